@@ -1,0 +1,133 @@
+"""The nouns that everything else uses: logs, raw messages, decoded batches, rejects, output rows.
+
+Time is int64 microseconds since 1970 in UTC, everywhere. ``NO_TIME`` stands for "no time".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+Headers = list[tuple[str, bytes]]
+
+NO_TIME: int = int(np.iinfo(np.int64).min)
+
+
+class Log(NamedTuple):
+    """One partition of one topic: the unit that has an order."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field of many rows.
+
+    ``values`` is float64, int64, bool or object (``str``); ``valid`` is False where the row is null.
+    A null float is NaN in ``values``, a null of another type has an unspecified value there.
+    """
+
+    values: npt.NDArray[Any]
+    valid: Bool
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: npt.NDArray[Any]) -> Column:
+        """The given rows (an index array or a mask), in that order."""
+        return Column(self.values[rows], self.valid[rows])
+
+    def tolist(self) -> list[Any]:
+        """Python objects, ``None`` where null.
+
+        >>> Column(np.array([1.0, np.nan]), np.array([True, False])).tolist()
+        [1.0, None]
+        """
+        values = self.values.tolist()
+        if self.valid.all():
+            return values  # type: ignore[no-any-return]
+        return [v if ok else None for v, ok in zip(values, self.valid.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Undecoded messages of one log in offset order: what a source hands to a shard.
+
+    ``times`` are the records' own timestamps; ``append`` is the time that the future bound compares
+    with (rule 3 of the contract): the broker's where the topic has it, else the time of first
+    reading. Both are microseconds, ``NO_TIME`` where unknown.
+    """
+
+    log: Log
+    offsets: Int64
+    times: Int64
+    append: Int64
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A message that does not parse or does not fit its schema, with the reason and its bytes."""
+
+    log: Log
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Decoded rows of one log in offset order; messages that were refused are only in ``rejects``."""
+
+    log: Log
+    offsets: Int64
+    append: Int64
+    columns: dict[str, Column]
+    keys: Sequence[bytes | None] | None = None
+    values: Sequence[bytes | None] | None = None
+    headers: Sequence[Headers | None] | None = None
+    rejects: list[Reject] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows ``start`` to ``stop``; the rejects stay with the first slice."""
+        cut = slice(start, stop)
+        return Batch(
+            self.log,
+            self.offsets[cut],
+            self.append[cut],
+            {name: Column(c.values[cut], c.valid[cut]) for name, c in self.columns.items()},
+            None if self.keys is None else self.keys[cut],
+            None if self.values is None else self.values[cut],
+            None if self.headers is None else self.headers[cut],
+            self.rejects if start == 0 else [],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row that leaves a shard: ``kind`` names the topic, key and partition are the source's."""
+
+    kind: str
+    partition: int
+    key: bytes | None
+    value: Mapping[str, Any] | bytes | None
+    headers: Headers = field(default_factory=list)

@@ -1,0 +1,229 @@
+"""Typed expressions over the columns of a row: ``col.amount / col.limit``, ``.fill(0)``, ``.log()``.
+
+An expression is a small frozen tree. Its *canonical text* is its identity: equal texts share state,
+and fingerprints are made of them. What an operator does to types and values stands in
+:mod:`thalweg.engine.features.operators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.engine.errors import DefinitionError
+
+Scalar = bool | int | float | str
+
+
+class Expr:
+    """A value for every row. Build one from ``col``, constants, aggregates and encoders.
+
+    Numbers are float64, finite and at most 1e100 in magnitude, or null: what an operation would
+    make larger, infinite or undefined (division by zero, the logarithm of what is not positive)
+    is null. Null passes through; ``fill`` ends it.
+
+    >>> (col.amount / col.limit).fill(0.0).canonical
+    'fill(div(col(amount),col(limit)),0.0)'
+    """
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    @property
+    def canonical(self) -> str:
+        """The text that identifies this expression."""
+        raise NotImplementedError
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return ()
+
+    def walk(self) -> Iterator[Expr]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def __add__(self, other: Operand) -> Expr:
+        return call("add", self, other)
+
+    def __radd__(self, other: Operand) -> Expr:
+        return call("add", other, self)
+
+    def __sub__(self, other: Operand) -> Expr:
+        return call("sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Expr:
+        return call("sub", other, self)
+
+    def __mul__(self, other: Operand) -> Expr:
+        return call("mul", self, other)
+
+    def __rmul__(self, other: Operand) -> Expr:
+        return call("mul", other, self)
+
+    def __truediv__(self, other: Operand) -> Expr:
+        return call("div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Expr:
+        return call("div", other, self)
+
+    def __neg__(self) -> Expr:
+        return call("neg", self)
+
+    def __abs__(self) -> Expr:
+        return call("abs", self)
+
+    def __eq__(self, other: Operand) -> Expr:  # type: ignore[override]
+        return call("eq", self, other)
+
+    def __ne__(self, other: Operand) -> Expr:  # type: ignore[override]
+        return call("ne", self, other)
+
+    def __lt__(self, other: Operand) -> Expr:
+        return call("lt", self, other)
+
+    def __le__(self, other: Operand) -> Expr:
+        return call("le", self, other)
+
+    def __gt__(self, other: Operand) -> Expr:
+        return call("gt", self, other)
+
+    def __ge__(self, other: Operand) -> Expr:
+        return call("ge", self, other)
+
+    def __and__(self, other: Operand) -> Expr:
+        return call("and", self, other)
+
+    def __or__(self, other: Operand) -> Expr:
+        return call("or", self, other)
+
+    def __invert__(self) -> Expr:
+        return call("not", self)
+
+    def __bool__(self) -> bool:
+        raise DefinitionError(
+            f"{self.canonical} has no single truth value: it is a value for every row. "
+            "Write & | ~ instead of and, or, not, and is_in([...]) instead of in"
+        )
+
+    def fill(self, value: Scalar) -> Expr:
+        """``value`` where this is null."""
+        return call("fill", self, value)
+
+    def is_null(self) -> Expr:
+        """True where this is null."""
+        return call("is_null", self)
+
+    def clip(self, low: float, high: float) -> Expr:
+        """At least ``low`` and at most ``high``."""
+        if not low <= high:
+            raise DefinitionError(f"clip({low}, {high}): the lower limit is above the upper one")
+        return call("clip", self, float(low), float(high))
+
+    def log(self) -> Expr:
+        """Natural logarithm; null where this is not positive."""
+        return call("log", self)
+
+    def abs(self) -> Expr:
+        """Magnitude."""
+        return call("abs", self)
+
+    def is_in(self, values: Sequence[Scalar]) -> Expr:
+        """True where this equals one of ``values``."""
+        if isinstance(values, str) or not values:
+            raise DefinitionError(f"is_in({values!r}): write a list of at least one value")
+        result = self == values[0]
+        for value in values[1:]:
+            result = result | (self == value)
+        return result
+
+
+Operand = Expr | bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Col(Expr):
+    """A field of the row itself."""
+
+    name: str
+
+    @property
+    def canonical(self) -> str:
+        return f"col({self.name})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lit(Expr):
+    """A constant."""
+
+    value: Scalar
+
+    @property
+    def canonical(self) -> str:
+        return repr(self.value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call(Expr):
+    """An operator of :mod:`thalweg.engine.features.operators` applied to expressions.
+
+    ``options`` are constants that belong to the operator, such as the edges of ``bucket``.
+    """
+
+    op: str
+    args: tuple[Expr, ...]
+    options: tuple[Any, ...] = ()
+
+    @property
+    def canonical(self) -> str:
+        parts = [arg.canonical for arg in self.args] + [repr(option) for option in self.options]
+        return f"{self.op}({','.join(parts)})"
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return self.args
+
+
+def call(op: str, *args: Operand, options: tuple[Any, ...] = ()) -> Expr:
+    """``op`` applied to expressions or constants."""
+    return Call(op, tuple(as_expr(arg) for arg in args), options)
+
+
+def as_expr(value: Operand) -> Expr:
+    """The expression itself, or a constant.
+
+    Raises:
+        DefinitionError: neither; also for NaN and infinity, which no row can hold.
+    """
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, bool | str):
+        return Lit(value)
+    if isinstance(value, int | float) and -1e100 <= value <= 1e100:
+        return Lit(value)
+    raise DefinitionError(f"{value!r} is no constant for an expression; write a finite number, text, True or False")
+
+
+class _Columns:
+    """``col.name`` (or ``col["odd name"]``) is the field ``name`` of the row."""
+
+    def __getattr__(self, name: str) -> Col:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Col(name)
+
+    def __getitem__(self, name: str) -> Col:
+        return Col(name)
+
+
+col = _Columns()
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Several features under one name: ``suffixes[i]`` is appended to the name for ``exprs[i]``."""
+
+    suffixes: tuple[str, ...]
+    exprs: tuple[Expr, ...]
