@@ -1,0 +1,50 @@
+# Every target sets up what it needs by itself; `make` alone lists them.
+PYTHON := .venv/bin/python
+FAST := not slow and not broker
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types docs test-fast test-lowest test-nightly bench format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: ## a virtual environment in .venv with everything in it
+	@bin/setup
+
+demo: setup ## flights through Kafka, predictions, a summary: ends by itself
+	@.venv/bin/thalweg demo
+
+test: setup ## the whole suite
+	$(PYTHON) -m pytest
+
+check: lint types docs test-fast ## what to run before a commit
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: setup
+	$(PYTHON) -m mypy -p thalweg
+
+docs: setup ## the examples in the docstrings and in the documents
+	$(PYTHON) -m pytest --doctest-modules src/thalweg tests/test_docs.py
+
+test-fast: setup
+	$(PYTHON) -m pytest -m "$(FAST)"
+
+test-lowest: ## the fast tests on the oldest supported versions
+	@bin/setup .venv-lowest constraints-lowest.txt
+	.venv-lowest/bin/python -m pytest -m "$(FAST)"
+
+test-nightly: setup ## the whole suite with many more random examples
+	$(PYTHON) -m pytest --hypothesis-profile=nightly
+
+bench: setup ## the benchmarks
+	$(PYTHON) -m benchmarks
+
+format: setup ## put the code into shape
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+clean: ## remove what the targets above made
+	rm -rf .venv .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find engine connectors dataflows benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

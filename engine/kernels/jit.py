@@ -1,0 +1,75 @@
+"""How a kernel is made: the only place that calls Numba's compiler.
+
+A kernel is a function of a module in this folder. It is compiled on its first call, without the
+interpreter lock, and kept on disk. Never ``parallel`` (its thread pool aborts under the threads of a
+worker) and never ``fastmath`` (it promises the compiler that there is no NaN, and null is NaN here).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_registered: list[Callable[..., Any]] = []
+
+
+def kernel(function: Function) -> Function:
+    """Compile ``function`` with Numba, and list it in :func:`kernels`.
+
+    Division by zero gives an infinity or NaN as in NumPy, not an exception. Where nothing can be
+    written, neither beside the source nor in a cache folder of the user, the kernel is compiled anew in
+    each process.
+
+    >>> import numpy as np
+    >>> @kernel
+    ... def add(a, b, out):
+    ...     for i in range(len(out)):
+    ...         out[i] = a[i] + b[i]
+    >>> out = np.empty(2)
+    >>> add(np.array([1.0, 2.0]), np.array([10.0, 20.0]), out)
+    >>> out
+    array([11., 22.])
+    >>> _ = _registered.pop()
+    """
+    try:
+        compiled = numba.njit(cache=True, **_OPTIONS)(function)
+        _stamp_with_all_sources(compiled)
+    except RuntimeError as error:
+        if "cannot cache function" not in str(error):
+            raise
+        compiled = numba.njit(**_OPTIONS)(function)
+    _registered.append(compiled)
+    return compiled  # type: ignore[no-any-return]
+
+
+def kernels() -> tuple[Callable[..., Any], ...]:
+    """Every kernel of the modules imported so far, in the order of definition."""
+    return tuple(_registered)
+
+
+def _hash_of_sources() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+_SOURCES = _hash_of_sources()
+
+
+def _stamp_with_all_sources(compiled: Any) -> None:
+    """Make the disk cache notice an edit of any kernel.
+
+    Numba's cache knows the file of the function itself, but not the files of the kernels it calls, and
+    would go on running their old code. Where a version of Numba hides the stamp, that is what happens.
+    """
+    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if hasattr(cache_file, "_source_stamp"):
+        cache_file._source_stamp = (cache_file._source_stamp, _SOURCES)

@@ -1,0 +1,1 @@
+"""The laws of the contract, and everything else that must hold."""
