@@ -93,7 +93,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Decoded rows of one log in offset order; messages that were refused are only in ``rejects``."""
+    """Decoded rows of one log in offset order; messages that were refused are only in ``rejects``.
+
+    ``indices`` int64[n] tells the rows of one message apart, where a message holds several.
+    """
 
     log: Log
     offsets: Int64
@@ -103,22 +106,24 @@ class Batch:
     values: Sequence[bytes | None] | None = None
     headers: Sequence[Headers | None] | None = None
     rejects: list[Reject] = field(default_factory=list)
+    indices: Int64 | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def slice(self, start: int, stop: int) -> Batch:
-        """Rows ``start`` to ``stop``; the rejects stay with the first slice."""
-        cut = slice(start, stop)
+    def take(self, rows: Int64, rejects: list[Reject]) -> Batch:
+        """The rows at these positions, with these rejects."""
+        at = rows.tolist()
         return Batch(
             self.log,
-            self.offsets[cut],
-            self.append[cut],
-            {name: Column(c.values[cut], c.valid[cut]) for name, c in self.columns.items()},
-            None if self.keys is None else self.keys[cut],
-            None if self.values is None else self.values[cut],
-            None if self.headers is None else self.headers[cut],
-            self.rejects if start == 0 else [],
+            self.offsets[rows],
+            self.append[rows],
+            {name: column.take(rows) for name, column in self.columns.items()},
+            None if self.keys is None else [self.keys[i] for i in at],
+            None if self.values is None else [self.values[i] for i in at],
+            None if self.headers is None else [self.headers[i] for i in at],
+            rejects,
+            None if self.indices is None else self.indices[rows],
         )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from thalweg.engine.durations import format_us
 from thalweg.engine.errors import DefinitionError
 
 Scalar = bool | int | float | str
@@ -184,6 +185,77 @@ class Call(Expr):
     @property
     def children(self) -> tuple[Expr, ...]:
         return self.args
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelValue(Expr):
+    """The value of a label, as a number: what feeds target encoding."""
+
+    label: str
+
+    @property
+    def canonical(self) -> str:
+        return f"label({self.label})"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which rows behind an event are seen: kind ``sliding`` (length in microseconds), ``rows`` (how many)
+    or ``lifetime`` (``ttl_us``: a key idle that long starts anew)."""
+
+    kind: Literal["sliding", "rows", "lifetime"]
+    length: int = 0
+    ttl_us: int = 0
+
+    @property
+    def text(self) -> str:
+        if self.kind == "sliding":
+            return format_us(self.length)
+        return f"rows({self.length})" if self.kind == "rows" else f"lifetime({format_us(self.ttl_us)})"
+
+    @property
+    def suffix(self) -> str:
+        """The window in a feature's name."""
+        if self.kind == "sliding":
+            return format_us(self.length)
+        return f"{self.length}rows" if self.kind == "rows" else "lifetime"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Agg(Expr):
+    """One aggregate: ``op`` of ``value`` (None: the rows themselves) over ``window`` of the key ``by``.
+
+    ``fed_by`` names the label whose rows feed it instead of the stream's (target encoding).
+    """
+
+    by: tuple[Expr, ...]
+    op: str
+    value: Expr | None
+    window: Window
+    where: Expr | None
+    include_current: bool
+    half_life_us: int
+    capacity: int
+    fed_by: str | None
+
+    @property
+    def group(self) -> str:
+        """Aggregates of one group share their keys and rows."""
+        keys = ",".join(key.canonical for key in self.by)
+        where = "" if self.where is None else f" where {self.where.canonical}"
+        fed = "" if self.fed_by is None else f" of label {self.fed_by}"
+        return f"by({keys}){where}{fed} capacity {self.capacity}"
+
+    @property
+    def canonical(self) -> str:
+        value = "" if self.value is None else self.value.canonical
+        half_life = f" half_life {format_us(self.half_life_us)}" if self.half_life_us else ""
+        current = "" if self.include_current else " without current"
+        return f"{self.op}({value}) over {self.window.text}{half_life}{current} {self.group}"
+
+    @property
+    def children(self) -> tuple[Expr, ...]:
+        return self.by + tuple(e for e in (self.value, self.where) if e is not None)
 
 
 def call(op: str, *args: Operand, options: tuple[Any, ...] = ()) -> Expr:

@@ -93,7 +93,7 @@ def _or(args: Sequence[Column], options: Sequence[Any]) -> Column:
 
 
 def _truth(column: Column) -> Bool:
-    return column.values & column.valid  # type: ignore[no-any-return]
+    return column.values & column.valid
 
 
 def _fill(args: Sequence[Column], options: Sequence[Any]) -> Column:
@@ -125,7 +125,7 @@ def _hash(args: Sequence[Column], options: Sequence[Any]) -> Column:
     return column_of(
         "i64",
         [
-            None if text is None else xxhash.xxh64_intdigest(str(text), seed=seed) % buckets
+            None if text is None else xxhash.xxh64_intdigest(str(text).encode(), seed=seed) % buckets
             for text in args[0].tolist()
         ],
     )
@@ -148,8 +148,9 @@ _FRACTIONS: dict[str, Callable[[npt.NDArray[np.int64]], Float64]] = {
     "minute": lambda t: (t % 3_600_000_000) / 3_600_000_000,
     "hour": lambda t: (t % _DAY_US) / _DAY_US,
     "weekday": lambda t: ((t + 3 * _DAY_US) % (7 * _DAY_US)) / (7 * _DAY_US),
-    "day_of_year": lambda t: (t - t.astype("M8[us]").astype("M8[Y]").astype("M8[us]").astype(np.int64))
-    / (366 * _DAY_US),
+    "day_of_year": lambda t: (
+        (t - t.astype("M8[us]").astype("M8[Y]").astype("M8[us]").astype(np.int64)) / (366 * _DAY_US)
+    ),
 }
 CYCLES = tuple(_FRACTIONS)
 

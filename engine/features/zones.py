@@ -29,7 +29,7 @@ class Zone:
         """Microseconds of the local clock since its 1970; int64[n] to int64[n]."""
         seconds, places = np.unique(times // _SECOND_US, return_inverse=True)
         offsets = np.fromiter((self._offset_us(s) for s in seconds.tolist()), np.int64, len(seconds))
-        return times + offsets[places]  # type: ignore[no-any-return]
+        return times + offsets[places]
 
     def _offset_us(self, second: int) -> int:
         from datetime import UTC, datetime, timedelta

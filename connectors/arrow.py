@@ -1,0 +1,131 @@
+"""Arrow tables to columns by the rules of the schema, and rows of the engine to Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thalweg.engine.batch import Bool, Column, Int64
+from thalweg.engine.errors import ThalwegError
+from thalweg.engine.schema import LIMIT, MAX_TIME, Field, Schema
+
+_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+class ArrowError(ThalwegError, ValueError):
+    """A table whose columns cannot be what the schema declares."""
+
+
+def columns_of(table: pa.Table, schema: Schema) -> tuple[dict[str, Column], Int64, list[tuple[int, str, str]]]:
+    """As :meth:`Schema.decode`, for a table: columns, the rows that fit, and (row, reason, detail) of the others.
+
+    Missing columns are null, NaN is null, whatever converts without loss converts.
+
+    Raises:
+        ArrowError: a column's type can never be the declared one (text for a number, a time without a zone).
+    """
+    columns: dict[str, Column] = {}
+    refused: dict[int, tuple[str, str]] = {}
+    for field in schema.fields:
+        column, fits, reason = _column(table, field)
+        missing = ~column.valid & fits
+        if not field.nullable and missing.any():
+            _refuse(refused, ~missing, "null", f"field {field.name!r} is null; declare it with ? if that is allowed")
+        _refuse(refused, fits, "range", f"field {field.name!r}: {reason}")
+        columns[field.name] = column
+    kept = np.array([i for i in range(table.num_rows) if i not in refused], dtype=np.int64)
+    if refused:
+        columns = {name: column.take(kept) for name, column in columns.items()}
+    return columns, kept, [(i, *why) for i, why in sorted(refused.items())]
+
+
+def _refuse(refused: dict[int, tuple[str, str]], fits: Bool, reason: str, detail: str) -> None:
+    for i in np.flatnonzero(~fits).tolist():
+        refused.setdefault(i, (reason, detail))
+
+
+def _column(table: pa.Table, field: Field) -> tuple[Column, Bool, str]:
+    """The column, which rows fit, and what the others broke."""
+    n = table.num_rows
+    if field.name not in table.column_names:
+        values: Any = np.full(n, None, dtype=object) if field.type == "str" else np.zeros(n, dtype=np.int64)
+        return Column(values, np.zeros(n, dtype=np.bool_)), np.ones(n, dtype=np.bool_), ""
+    array = table.column(field.name)
+    if pa.types.is_dictionary(array.type):
+        array = pc.cast(array, array.type.value_type)
+    if pa.types.is_null(array.type):
+        array = pc.cast(array, pa.float64() if field.type == "f64" else _ARROW[field.type])
+    valid = np.asarray(pc.is_valid(array).to_numpy(zero_copy_only=False), dtype=np.bool_)
+    return _CONVERT[field.type](array, valid, field)
+
+
+def _to_float(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
+    _require(array, field, pa.types.is_floating(array.type) or pa.types.is_integer(array.type))
+    fits = np.ones(len(valid), dtype=np.bool_)
+    if pa.types.is_integer(array.type):
+        whole = _filled(array, 0)
+        values = whole.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            fits = (np.abs(values) < 2.0**53) | (values.astype(np.longdouble) == whole.astype(np.longdouble))
+    else:
+        values = _filled(pc.cast(array, pa.float64()), np.nan)
+        valid = valid & ~np.isnan(values)
+        fits = ~(np.abs(values) > LIMIT)
+    return Column(np.where(valid, values, np.nan) + 0.0, valid), fits | ~valid, "expected a number within +-1e100"
+
+
+def _to_int(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
+    _require(array, field, pa.types.is_floating(array.type) or pa.types.is_integer(array.type))
+    if pa.types.is_integer(array.type):
+        values = _filled(array, 0)
+        fits = np.ones(len(valid), dtype=np.bool_) if values.dtype != np.uint64 else values < 2**63
+        return Column(values.astype(np.int64), valid), fits | ~valid, "expected a 64-bit whole number"
+    numbers = _filled(array, 0.0)
+    valid = valid & ~np.isnan(numbers)
+    fits = (np.abs(numbers) <= 2.0**53) & (numbers == np.floor(numbers))
+    return Column(np.where(fits, numbers, 0).astype(np.int64), valid), fits | ~valid, "expected a whole number"
+
+
+def _to_bool(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
+    _require(array, field, pa.types.is_boolean(array.type))
+    return Column(_filled(array, False).astype(np.bool_), valid), np.ones(len(valid), dtype=np.bool_), ""
+
+
+def _to_str(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
+    _require(array, field, pa.types.is_string(array.type) or pa.types.is_large_string(array.type))
+    values = np.empty(len(valid), dtype=object)
+    values[:] = array.to_pylist()
+    return Column(values, valid), np.ones(len(valid), dtype=np.bool_), ""
+
+
+def _to_time(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
+    stamped = pa.types.is_timestamp(array.type)
+    _require(array, field, (stamped and array.type.tz is not None) or pa.types.is_integer(array.type))
+    unit = array.type.unit if stamped else field.unit
+    counts = _filled(pc.cast(array, pa.int64()), 0)
+    times = counts // 1000 if unit == "ns" else counts * _UNIT[unit]
+    highest = MAX_TIME if unit == "ns" else MAX_TIME // _UNIT[unit]
+    fits = (counts >= 0) & ((counts <= highest) if unit != "ns" else True)
+    return Column(times, valid), fits | ~valid, "expected a time from 1970 to 9999"
+
+
+def _require(array: Any, field: Field, fits: bool) -> None:
+    if not fits:
+        raise ArrowError(f"column {field.name!r} is {array.type}, the schema declares {field.text}")
+
+
+def _filled(array: Any, value: Any) -> Any:
+    return pc.fill_null(array, pa.scalar(value, type=array.type)).to_numpy()
+
+
+_ARROW = {"i64": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "timestamp": pa.timestamp("us", tz="UTC")}
+_CONVERT = {"f64": _to_float, "i64": _to_int, "bool": _to_bool, "str": _to_str, "timestamp": _to_time}
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows that left the engine as a table; nested objects become structs."""
+    return pa.Table.from_pylist(list(rows))

@@ -1,0 +1,216 @@
+"""A feature set compiled: groups of aggregates, the state they keep, and the vectors they give.
+
+``Plan`` is the description, :meth:`Plan.open` the worker with state.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from thalweg.engine.batch import Bool, Column, Float64, Int64
+from thalweg.engine.errors import DefinitionError
+from thalweg.engine.features.evaluate import Evaluator, fields
+from thalweg.engine.features.expressions import Agg, Expr
+from thalweg.engine.features.featureset import FeatureSetSpec
+from thalweg.engine.features.groups import Group, GroupState
+from thalweg.engine.features.operators import as_number, number
+from thalweg.engine.features.stream import LabelSpec
+
+Value = float | str | None
+_NULL, _NUMBER, _TEXT = b"\x00", b"\x01", b"\x02"
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Feature vectors of n rows in class order: ``columns[f]`` is float64[n] (NaN = null) or object[n] (text)."""
+
+    names: Sequence[str]
+    columns: Sequence[Column]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def rows(self) -> list[tuple[Value, ...]]:
+        """Python values, ``None`` for null."""
+        return list(zip(*(column.tolist() for column in self.columns), strict=True))
+
+
+def vector_hash(vector: Sequence[Value]) -> str:
+    """16 hexadecimal digits: XXH64 over a tag byte per feature (null, number, text), then little-endian
+    float64, or length and UTF-8 (rule 10 of the contract).
+
+    >>> vector_hash([1.0, None, "JFK"])
+    '0d3bb4f2e2d3d8f5'
+    """
+    return xxhash.xxh64_hexdigest(b"".join(map(_encoded, vector)))
+
+
+def _encoded(value: Value) -> bytes:
+    if value is None:
+        return _NULL
+    if isinstance(value, str):
+        text = value.encode()
+        return _TEXT + struct.pack("<I", len(text)) + text
+    return _NUMBER + struct.pack("<d", value)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a shard computes for a feature set, whose label-fed features are fed by ``label``."""
+
+    spec: FeatureSetSpec
+    label: LabelSpec | None
+    groups: tuple[Group, ...]
+
+    @classmethod
+    def of(cls, spec: FeatureSetSpec, label: LabelSpec | None = None) -> Plan:
+        """Compiles a feature set.
+
+        Raises:
+            DefinitionError: a target encoding is fed by another label than ``label``, or by text.
+        """
+        by_group: dict[str, list[Agg]] = {}
+        for aggregate in spec.aggregates:
+            _check_feeding(aggregate, label, spec.name)
+            by_group.setdefault(aggregate.group, []).append(aggregate)
+        return cls(spec, label, tuple(Group.of(members) for members in by_group.values()))
+
+    def open(self) -> FeatureState:
+        """A worker with empty state."""
+        return FeatureState(self)
+
+
+def _check_feeding(aggregate: Agg, label: LabelSpec | None, where: str) -> None:
+    if aggregate.fed_by is None:
+        return
+    if label is None or label.name != aggregate.fed_by:
+        has = "no label" if label is None else f"label={label.name}"
+        raise DefinitionError(
+            f"{where}: a target encoding is fed by {aggregate.fed_by}, but the pipeline has {has}; "
+            f"write pipeline(..., label={aggregate.fed_by})"
+        )
+    if label.value_type not in ("bool", "i64", "f64"):
+        raise DefinitionError(f"{where}: target encoding needs a numeric label, {label.name} is {label.value_type}")
+
+
+class FeatureState:
+    """Features of the rows of one shard, in log order; no clock, no I/O."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._evaluate = Evaluator(plan.spec.source.schema)
+        self._groups = [GroupState(group) for group in plan.groups]
+        self.label_groups = [state for state in self._groups if state.group.fed_by is not None]
+
+    @property
+    def evicted(self) -> int:
+        """How many keys lost their state because a group was full."""
+        return sum(state.evicted for state in self._groups)
+
+    def advance(
+        self,
+        columns: Mapping[str, Column],
+        times: Int64,
+        watermarks: Int64,
+        ids: Int64,
+        accepted: Bool,
+        scored: Bool,
+    ) -> Vectors:
+        """Folds the accepted of n rows and gives the vectors of those that ask for one.
+
+        Args:
+            columns: the stream's fields.
+            times, watermarks, ids: int64[n], microseconds; ids rise with log order.
+            accepted: bool[n]; the others (late rows that want an answer) only read.
+            scored: bool[n], which rows ask for a vector.
+        """
+        known = fields(columns)
+        n, reads = len(times), int(scored.sum())
+        out_rows = np.where(scored, np.cumsum(scored) - 1, -1)
+        aggregates: dict[str, Column] = {}
+        for state in self._groups:
+            folds, values = self._enter(state.group, known, accepted)
+            keys = self.keys(state.group, known, n)
+            out = state.advance(keys, times, watermarks, ids, values, folds, out_rows, reads)
+            for m, aggregate in enumerate(state.group.aggregates):
+                aggregates[aggregate.canonical] = number(out[:, m], ~np.isnan(out[:, m]))
+        return self._vectors({name: column.take(scored) for name, column in known.items()}, aggregates, reads)
+
+    def values(self, exprs: Sequence[Expr], columns: Mapping[str, Column], n: int) -> list[Column]:
+        """Row expressions (weights, keys of labels) for n rows."""
+        known = fields(columns)
+        return [self._evaluate(expr, known, n) for expr in exprs]
+
+    def label_keys(self, columns: Mapping[str, Column], n: int) -> list[tuple[Hashable | None, ...]]:
+        """For each row its key in every label-fed group: where its label will count."""
+        known = fields(columns)
+        per_group = [self.keys(state.group, known, n) for state in self.label_groups]
+        return list(zip(*per_group, strict=True)) if per_group else [()] * n
+
+    def tell_label(
+        self, keys: Sequence[Hashable | None], available: int, value: float, watermark: int, row_id: int
+    ) -> None:
+        """A label was read: it enters the label-fed groups at its ``available`` time."""
+        one = np.array([row_id])
+        for state, key in zip(self.label_groups, keys, strict=True):
+            state.advance(
+                [key],
+                np.array([available]),
+                np.array([watermark]),
+                one,
+                np.array([[value]]),
+                np.ones(1, dtype=np.bool_),
+                np.array([-1]),
+                0,
+            )
+
+    def untell_label(self, keys: Sequence[Hashable | None], available: int, row_id: int) -> None:
+        """Takes a label back, which a correction replaces."""
+        for state, key in zip(self.label_groups, keys, strict=True):
+            if key is not None:
+                state.remove(key, available, row_id)
+
+    def state(self) -> dict[str, Any]:
+        """Arrays by name, those of a group under its text."""
+        return {f"{g.group.text}/{name}": item for g in self._groups for name, item in g.state().items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for group in self._groups:
+            prefix = f"{group.group.text}/"
+            group.restore({name[len(prefix) :]: item for name, item in state.items() if name.startswith(prefix)})
+
+    def keys(self, group: Group, known: dict[str, Column], n: int) -> list[Hashable | None]:
+        """The key of every row in a group, ``None`` where one part is null."""
+        parts = [self._evaluate(key, known, n).tolist() for key in group.by]
+        if not parts:
+            return [()] * n
+        if len(parts) == 1:
+            return parts[0]
+        return [None if None in key else key for key in zip(*parts, strict=True)]
+
+    def _enter(self, group: Group, known: dict[str, Column], accepted: Bool) -> tuple[Bool, Float64]:
+        """Which rows enter the group's windows, and with which values."""
+        n = len(accepted)
+        if group.fed_by is not None:
+            return np.zeros(n, dtype=np.bool_), np.empty((n, len(group.values)))
+        folds = accepted
+        if group.where is not None:
+            where = self._evaluate(group.where, known, n)
+            folds = accepted & where.values & where.valid
+        values = [as_number(self._evaluate(value, known, n)) for value in group.values]
+        return folds, np.column_stack(values) if values else np.empty((n, 0))
+
+    def _vectors(self, known: dict[str, Column], aggregates: dict[str, Column], n: int) -> Vectors:
+        known.update(aggregates)
+        columns = []
+        for feature in self.plan.spec.features:
+            column = self._evaluate(feature.expr, known, n)
+            columns.append(column if feature.is_text else number(as_number(column), column.valid))
+        return Vectors(self.plan.spec.names, columns, n)

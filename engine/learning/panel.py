@@ -1,0 +1,140 @@
+"""The models of a pipeline side by side: the first serves, the others score and learn beside it.
+
+Every member sees the same vectors and the same labels; its metrics are kept under its own name and
+version. Learning and metrics use what was served, never a fresh vector or prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thalweg.engine.definition import Definition
+from thalweg.engine.drift.detectors import Alarm, ErrorMonitor
+from thalweg.engine.learning.labels import EVICTED, WAITING, Served, Vector
+from thalweg.engine.learning.member import Features, Label, Prediction
+from thalweg.engine.learning.metrics import Bucket, ByPrediction, Prequential
+from thalweg.engine.snapshot import pack_json, unpack_json
+
+
+class Panel:
+    """Members, their metrics and the drift monitors of the one that serves."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.members = definition.open_members()
+        self.by_arrival = [Prequential(m.task) for m in self.members]
+        self.by_prediction = [ByPrediction(m.task, definition.metrics_every) for m in self.members]
+        self.closed: list[dict[str, Any] | None] = [None] * len(self.members)
+        self.learned = 0
+        self._unsupervised = [m for m in self.members if m.task == "anomaly"]
+        self._supervised = [m for m in self.members if m.task != "anomaly"]
+        vector = definition.features.fingerprint
+        self._monitors = [ErrorMonitor(detector, fingerprint=vector) for detector in definition.drift]
+
+    def predict(self, vector: Vector, *, learn: bool = True) -> list[Prediction]:
+        """What each member says. Only anomaly detectors learn from it (if ``learn``): they score, then learn."""
+        x = self._features(vector)
+        predictions = [self._decide(member.predict(x)) for member in self.members]
+        if learn:
+            for member in self._unsupervised:
+                member.learn(x, None)
+        return predictions
+
+    def join(self, served: Served, label: Label) -> list[Alarm]:
+        """The label of a prediction arrived: measure, learn, watch the error."""
+        weight = self._weight(served, label)
+        served.counted = label
+        for i, prediction in enumerate(served.predictions):
+            self.by_arrival[i].update(label, prediction, weight)
+            self._close(i, self.by_prediction[i].resolve(served.number, label, prediction, weight))
+        self._learn(served.vector, label, weight)
+        return self._watch(served.predictions[0], label) if served.predictions else []
+
+    def revise(self, served: Served, label: Label, learn: bool) -> None:
+        """Another label than the one that was counted: metrics are put right; learning only if asked for."""
+        if served.status in (WAITING, EVICTED):
+            return
+        weight = self._weight(served, label)
+        old = served.counted
+        for i, prediction in enumerate(served.predictions):
+            if old is not None:
+                self.by_arrival[i].revert(old, prediction, self._weight(served, old))
+            self.by_arrival[i].update(label, prediction, weight)
+            self.by_prediction[i].correct(served.number, old, label, prediction, weight)
+        served.counted = label
+        if learn:
+            self._learn(served.vector, label, weight)
+
+    def give_up(self, served: Served) -> None:
+        """The prediction will have no label."""
+        for i in range(len(served.predictions)):
+            self._close(i, self.by_prediction[i].unlabelled(served.number))
+
+    def summary(self, which: int) -> dict[str, Any]:
+        """The metrics of one member, for a metrics record."""
+        member = self.members[which]
+        return {
+            "model": member.name,
+            "version": member.version,
+            "task": member.task,
+            "learned": member.learned,
+            "failures": member.failures,
+            **self.by_arrival[which].read(),
+            "by_prediction": self.closed[which],
+        }
+
+    def _features(self, vector: Vector) -> Features:
+        names = self.definition.features.names
+        return {name: value for name, value in zip(names, vector, strict=True) if value is not None}
+
+    def _decide(self, prediction: Prediction) -> Prediction:
+        """With costs, the decision is the score against their threshold; else the model's own."""
+        threshold = self.definition.threshold
+        if threshold is None or not isinstance(prediction.score, float):
+            return prediction
+        return prediction._replace(label=prediction.score > threshold)
+
+    def _weight(self, served: Served, label: Label) -> float:
+        weight = self.definition.weight
+        return float(weight.get(label, 1.0)) if isinstance(weight, Mapping) else served.weight
+
+    def _close(self, which: int, buckets: list[Bucket]) -> None:
+        if buckets:
+            self.closed[which] = buckets[-1]._asdict()
+
+    def _learn(self, vector: Vector, label: Label, weight: float) -> None:
+        self.learned += 1
+        x = self._features(vector)
+        for member in self._supervised:
+            member.learn(x, label, weight)
+
+    def _watch(self, prediction: Prediction, label: Label) -> list[Alarm]:
+        alarms = (monitor.update(label, prediction) for monitor in self._monitors)
+        return [alarm for alarm in alarms if alarm is not None]
+
+    def state(self) -> dict[str, Any]:
+        """Arrays and bytes by name; :meth:`restore` takes them back."""
+        result: dict[str, Any] = {"panel": pack_json([self.learned, self.closed])}
+        for i, member in enumerate(self.members):
+            key = f"{i}/{member.name}/{member.version}"
+            result[f"{key}/model"] = member.state()
+            result |= {f"{key}/arrival/{n}": v for n, v in self.by_arrival[i].state().items()}
+            result |= {f"{key}/prediction/{n}": v for n, v in self.by_prediction[i].state().items()}
+        for i, monitor in enumerate(self._monitors):
+            result[f"monitor/{i}"] = monitor.state()
+        return result
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.learned, self.closed = unpack_json(bytes(state["panel"]))
+        for i, member in enumerate(self.members):
+            key = f"{i}/{member.name}/{member.version}"
+            member.restore(state[f"{key}/model"])
+            self.by_arrival[i].restore(_below(state, f"{key}/arrival/"))
+            self.by_prediction[i].restore(_below(state, f"{key}/prediction/"))
+        for i, monitor in enumerate(self._monitors):
+            monitor.restore(state[f"monitor/{i}"])
+
+
+def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name[len(prefix) :]: item for name, item in state.items() if name.startswith(prefix)}
