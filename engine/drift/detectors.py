@@ -21,6 +21,8 @@ from thalweg.engine.learning.sums import Mean
 
 _STATISTICS = ("estimation", "width", "p_value")  # of ADWIN and KSWIN; the others tell nothing
 
+_COUNTS_RIGHT = "FHDDM"  # River's alarms when the share of ones *falls*, whatever its documentation says
+
 
 class Alarm(NamedTuple):
     """What a detector found at the label that caused it; ``error`` is that label's own.
@@ -87,6 +89,7 @@ class ErrorMonitor:
         self._detector = copy.deepcopy(spec.detector)
         self._names = pickles.names_in(pickles.dump(spec.detector))
         self._since = Mean()
+        self._counts_right = _COUNTS_RIGHT in {kind.__name__ for kind in type(spec.detector).__mro__}
         executor = identity.executor_of(type(spec.detector).__module__.partition(".")[0])
         self.version = identity.version_of(spec.detector, fingerprint=fingerprint, executor=executor)
 
@@ -98,7 +101,7 @@ class ErrorMonitor:
             return None
         self._since.update(error, 1.0)
         try:
-            self._detector.update(error)
+            self._detector.update(1.0 - error if self._counts_right else error)
             detected = bool(self._detector.drift_detected)
         except Exception:
             self.failures += 1

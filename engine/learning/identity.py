@@ -106,6 +106,8 @@ def _describe_object(obj: Any, down: Callable[[Any], Any]) -> Any:
         return ["array", obj.dtype.str, list(obj.shape), down(obj.tolist())]
     if isinstance(obj, functools.partial):
         return ["partial", down(obj.func), down(obj.args), down(obj.keywords)]
+    if type(obj).__module__ == "datetime":
+        return ["time", repr(obj)]
     if isinstance(obj, random.Random):
         return ["random", xxhash.xxh64(repr(obj.getstate()).encode()).hexdigest()]
     if inspect.ismethod(obj):
@@ -134,7 +136,9 @@ def _is_plain_sequence(obj: object) -> bool:
 
 
 def _is_configured(obj: object) -> bool:
-    return hasattr(obj, "__dict__") and not (inspect.isclass(obj) or inspect.isroutine(obj) or inspect.ismodule(obj))
+    return (hasattr(obj, "__dict__") or hasattr(type(obj), "__slots__")) and not (
+        inspect.isclass(obj) or inspect.isroutine(obj) or inspect.ismodule(obj)
+    )
 
 
 def _first(paths: Iterable[str | None]) -> str | None:

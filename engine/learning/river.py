@@ -7,12 +7,13 @@ bit, in another process too.
 """
 
 import copy
+import functools
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from river import base
+from river import base, compose
 
 from thalweg.engine import snapshot
 from thalweg.engine.errors import DefinitionError, SnapshotError
@@ -50,10 +51,7 @@ def member(
     identity.refuse_unseeded(model)
     takes_weight = _takes_weight(model)
     if weighted and task != "anomaly" and not takes_weight:
-        raise DefinitionError(
-            f"{model} takes no sample weights (its learn_one has no `w`), and the pipeline has weight=; "
-            "drop weight=, or wrap the model, e.g. imblearn.RandomSampler(model, desired_dist=..., seed=42)"
-        )
+        raise DefinitionError(_no_weight(model))
     model_version = identity.version_of(model, fingerprint=fingerprint, executor=EXECUTOR)
     return RiverMember(copy.deepcopy(model), name or str(model), model_version, task, kinds, takes_weight)
 
@@ -229,11 +227,46 @@ def _supervised(model: object) -> bool:
 def _takes_weight(model: object) -> bool:
     """Whether ``w`` reaches what learns; River's pipelines drop it silently otherwise."""
     step = _last(model)
+    if step is not model and not pipelines_pass_weights():
+        return False
     names = inspect.signature(step.learn_one).parameters
     if "w" in names:
         return True
     inner = getattr(step, "_wrapped_model", None)
     return inner is not None and any(p.kind is p.VAR_KEYWORD for p in names.values()) and _takes_weight(inner)
+
+
+def _no_weight(model: object) -> str:
+    if _takes_weight(_last(model)):
+        return (
+            f"the pipelines of {EXECUTOR} drop sample weights, and the pipeline has weight=; "
+            "drop weight=, or install a newer River: pip install -U river"
+        )
+    return (
+        f"{model} takes no sample weights (its learn_one has no `w`), and the pipeline has weight=; "
+        "drop weight=, or resample, e.g. imblearn.RandomSampler(model, desired_dist=..., seed=42)"
+    )
+
+
+class _Scales(base.Regressor):
+    """Remembers the weight it was given."""
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+
+    def learn_one(self, x: dict[Any, Any], y: Any, w: float = 1.0) -> None:
+        self.weight = w
+
+    def predict_one(self, x: dict[Any, Any]) -> float:
+        return self.weight
+
+
+@functools.cache
+def pipelines_pass_weights() -> bool:
+    """Whether ``w`` given to a pipeline reaches its last step; River 0.23 drops it without a word."""
+    scales = _Scales()
+    compose.Pipeline(scales).learn_one({}, 0.0, w=2.0)
+    return scales.weight == 2.0
 
 
 def _how_it_classifies(model: object) -> tuple[bool, bool]:
