@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from thalweg.engine.kernels.arrays import Bool, Int64
+
 Headers = list[tuple[str, bytes]]
 
 NO_TIME: int = int(np.iinfo(np.int64).min)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from thalweg.engine.drift.detectors import ErrorDetector
@@ -44,7 +45,7 @@ class Definition:
     def features(self) -> FeatureSetSpec:
         return self.plan.spec
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of everything that decides what a prediction is."""
         parts = [self.features.fingerprint, self.shards, repr(self.cost), _weight_text(self.weight)]
@@ -52,7 +53,7 @@ class Definition:
         parts += [f"{m.name} {m.version}" for m in self.open_members()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def threshold(self) -> float | None:
         """A score above it is decided as true: false alarm / (false alarm + miss) (Elkan, IJCAI 2001, section 2)."""
         return None if self.cost is None else self.cost[0] / (self.cost[0] + self.cost[1])
@@ -204,6 +205,8 @@ def _check_models(definition: Definition) -> None:
         raise DefinitionError("cost=(false alarm, miss) decides a binary label; the model that serves has none")
     if definition.drift and (definition.label is None or not members):
         raise DefinitionError("drift=[on_error(...)] watches the served error; it needs a label and a model")
+    for detector in definition.drift:
+        detector.check(members[0].task)
     if isinstance(definition.weight, Mapping) and members and members[0].task not in ("binary", "multiclass"):
         raise DefinitionError("weight={class: weight} needs classes; write an expression for other labels")
 

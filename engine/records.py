@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.engine.batch import NO_TIME, Column, Headers, Int64, Reject, Row
+from thalweg.engine.batch import NO_TIME, Column, Headers, Reject, Row
 from thalweg.engine.definition import Definition
 from thalweg.engine.drift.detectors import Alarm
-from thalweg.engine.events import Events, Place
 from thalweg.engine.features.plan import vector_hash
+from thalweg.engine.kernels.arrays import Bool, Int64
 from thalweg.engine.learning.labels import Served
 from thalweg.engine.learning.panel import Panel
+from thalweg.engine.reading import Place
 
 
 def row_id(kind: str, place: Place, name: str = "", version: str = "") -> str:
@@ -32,7 +33,7 @@ def iso_times(times: Int64) -> list[str]:
 
 
 class Records:
-    """Builds the rows of one shard; :meth:`begin` takes the run whose rows come next."""
+    """Builds the rows of one shard; :meth:`begin` takes the rows whose predictions come next."""
 
     def __init__(self, definition: Definition, panel: Panel) -> None:
         self._definition = definition
@@ -41,21 +42,27 @@ class Records:
         windows = [a.window.length for a in definition.features.aggregates if a.window.kind == "sliding"]
         self._longest_us = max(windows, default=0)
 
-    def begin(self, events: Events, event_ids: list[Any], first_time: int) -> None:
-        """The run whose predictions are asked for next."""
-        stream = self._definition.stream
-        columns = events.columns
-        self._accepted = events.accepted.tolist()
-        self._event_ids = event_ids
+    def begin(self, columns: dict[str, Column], times: Int64, accepted: Bool, first_time: int) -> None:
+        """The rows that ask for a prediction next; ``times`` int64[n] as of which they are answered."""
+        stream, label = self._definition.stream, self._definition.label
+        warm = NO_TIME if first_time == NO_TIME else first_time + self._longest_us
+        self._at = -1
+        self._accepted = accepted.tolist()
+        self._event_ids = [None] * len(times) if label is None else columns[label.on].tolist()
         self._keys = columns[stream.key].tolist()
         self._times = iso_times(columns[stream.time].values)
-        warm = NO_TIME if first_time == NO_TIME else first_time + self._longest_us
-        self._cold = ((events.times < warm) | (first_time == NO_TIME)).tolist()
+        self._cold = ((times < warm) | (first_time == NO_TIME)).tolist()
         self._carry = {name: _plain(columns[name], stream.schema[name].type) for name in self._definition.carry}
 
-    def prediction(self, i: int, place: Place, served: Served) -> Row:
-        """Row ``i`` of the run has been predicted."""
-        definition = self._definition
+    @property
+    def accepted(self) -> bool:
+        """Whether the next row is an accepted one, not a late one that wants an answer."""
+        return bool(self._accepted[self._at + 1])
+
+    def prediction(self, place: Place, served: Served) -> Row:
+        """The next row has been predicted."""
+        self._at += 1
+        i, definition = self._at, self._definition
         name, version = self._names[0] if self._names else (definition.features.name, definition.features.fingerprint)
         value: dict[str, Any] = {
             "id": row_id("predictions", place, name, version),
@@ -89,23 +96,16 @@ class Records:
             result["others"] = {other: _score(p.score) for (other, _), p in others}
         return result
 
-    def metrics(self, place: Place, time: int, counters: Mapping[str, int], numbered: int) -> list[Row]:
+    def metrics(self, place: Place, served: Served, counters: Mapping[str, int]) -> list[Row]:
         """One row a model, at the prediction that completed another ``metrics_every``."""
-        return [
-            Row(
-                "metrics",
-                place.log.partition,
-                place.key,
-                {
-                    "id": row_id("metrics", place, name, version),
-                    "time": iso_times(np.array([time]))[0],
-                    "predictions": numbered,
-                    **self._panel.summary(which),
-                    "counters": dict(counters),
-                },
-            )
-            for which, (name, version) in enumerate(self._names)
-        ]
+        time = iso_times(np.array([served.time]))[0]
+        common = {"time": time, "predictions": served.number + 1}
+        rows = []
+        for which, (name, version) in enumerate(self._names):
+            value = {"id": row_id("metrics", place, name, version), **common, **self._panel.summary(which)}
+            value["counters"] = {**counters, "alarms": self._panel.alarms}
+            rows.append(Row("metrics", place.log.partition, place.key, value))
+        return rows
 
     def alarm(self, alarm: Alarm, place: Place) -> Row:
         """A detector found a change at the row that stands at ``place``."""

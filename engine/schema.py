@@ -113,9 +113,7 @@ class Schema:
                 kept.append(position)
             except BadValue as bad:
                 refused.append((position, bad.args[0], bad.args[1]))
-        columns = {
-            field.name: column_of(field.type, [row[i] for row in rows]) for i, field in enumerate(self.fields)
-        }
+        columns = {field.name: column_of(field.type, [row[i] for row in rows]) for i, field in enumerate(self.fields)}
         return columns, np.array(kept, dtype=np.int64), refused
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from thalweg.engine.durations import format_us
@@ -166,7 +167,7 @@ class Lit(Expr):
         return repr(self.value)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Call(Expr):
     """An operator of :mod:`thalweg.engine.features.operators` applied to expressions.
 
@@ -177,7 +178,7 @@ class Call(Expr):
     args: tuple[Expr, ...]
     options: tuple[Any, ...] = ()
 
-    @property
+    @cached_property
     def canonical(self) -> str:
         parts = [arg.canonical for arg in self.args] + [repr(option) for option in self.options]
         return f"{self.op}({','.join(parts)})"
@@ -221,7 +222,7 @@ class Window:
         return f"{self.length}rows" if self.kind == "rows" else "lifetime"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Agg(Expr):
     """One aggregate: ``op`` of ``value`` (None: the rows themselves) over ``window`` of the key ``by``.
 
@@ -238,7 +239,7 @@ class Agg(Expr):
     capacity: int
     fed_by: str | None
 
-    @property
+    @cached_property
     def group(self) -> str:
         """Aggregates of one group share their keys and rows."""
         keys = ",".join(key.canonical for key in self.by)
@@ -246,7 +247,7 @@ class Agg(Expr):
         fed = "" if self.fed_by is None else f" of label {self.fed_by}"
         return f"by({keys}){where}{fed} capacity {self.capacity}"
 
-    @property
+    @cached_property
     def canonical(self) -> str:
         value = "" if self.value is None else self.value.canonical
         half_life = f" half_life {format_us(self.half_life_us)}" if self.half_life_us else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from thalweg.engine.errors import DefinitionError
@@ -23,7 +24,7 @@ class Feature:
     is_text: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FeatureSetSpec:
     """A feature set as it was checked."""
 
@@ -33,17 +34,17 @@ class FeatureSetSpec:
     source: StreamSpec
     features: tuple[Feature, ...]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         return [feature.name for feature in self.features]
 
-    @property
+    @cached_property
     def aggregates(self) -> list[Agg]:
         """Every aggregate once, in order of first use."""
         nodes = (node for feature in self.features for node in feature.expr.walk())
         return list({node.canonical: node for node in nodes if isinstance(node, Agg)}.values())
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change iff the meaning of the vector changes."""
         lines = [self.source.canonical, f"version {self.version}"]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.engine.batch import NO_TIME, Batch, Bool, Int64
+from thalweg.engine.batch import NO_TIME, Column
 from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.features.stream import StreamSpec
+from thalweg.engine.kernels.arrays import Bool, Int64
 from thalweg.engine.snapshot import pack_json, unpack_json
 
 QUARANTINED, LATE, DUPLICATE, FOLDED, SCORED = range(5)
@@ -49,18 +50,18 @@ class Gate:
         """Microseconds; ``NO_TIME`` before the first accepted row."""
         return NO_TIME if self._newest is None else self._newest - self._stream.disorder_us
 
-    def pass_(self, batch: Batch) -> Passed:
-        """Decides n rows one after the other."""
-        n = len(batch)
-        known = fields(batch.columns)
-        times = batch.columns[self._stream.time].values.tolist()
+    def pass_(self, columns: Mapping[str, Column], append: Int64) -> Passed:
+        """Decides n rows one after the other; ``append`` int64[n] are their append times, or ``NO_TIME``."""
+        n = len(append)
+        known = fields(columns)
+        times = columns[self._stream.time].values.tolist()
         asks = self._asks(known, n)
         ids = self._ids(known, n)
         outcomes = np.empty(n, dtype=np.int8)
         watermarks = np.empty(n, dtype=np.int64)
-        for i, (time, append) in enumerate(zip(times, batch.append.tolist(), strict=True)):
+        for i, (time, appended) in enumerate(zip(times, append.tolist(), strict=True)):
             watermark = watermarks[i] = self.watermark
-            outcome = self._decide(time, append, watermark, ids[i])
+            outcome = self._decide(time, appended, watermark, ids[i])
             outcomes[i] = outcome if outcome < FOLDED or not asks[i] else SCORED
         return Passed(outcomes, watermarks, np.array(asks, dtype=np.bool_))
 
@@ -103,5 +104,5 @@ class Gate:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._newest = unpack_json(bytes(state["newest"]))
-        self._seen = {row_id: until for row_id, until in unpack_json(bytes(state["seen"]))}
+        self._seen = dict(unpack_json(bytes(state["seen"])))
         self._forget = sorted((until, row_id) for row_id, until in self._seen.items())

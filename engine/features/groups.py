@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.engine.batch import NO_TIME, Bool, Float64, Int64
+from thalweg.engine.batch import NO_TIME
 from thalweg.engine.features.expressions import Agg, Expr
 from thalweg.engine.kernels.accumulate import OPS, WIDTH
-from thalweg.engine.kernels.windows import LIFETIME, ROWS, SLIDING, Program, Ring, Rows, advance, compact, remove
+from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
+from thalweg.engine.kernels.windows import ENTER, LIFETIME, ROWS, SLIDING, Program, Ring, Rows, advance, compact
 from thalweg.engine.snapshot import pack_json, unpack_json
 
 _KINDS = {"sliding": SLIDING, "rows": ROWS, "lifetime": LIFETIME}
@@ -71,15 +72,16 @@ def _fold_text(aggregate: Agg) -> str:
 
 
 def _program(aggregates: Sequence[Agg], columns: Sequence[str]) -> Program:
-    folds: dict[str, tuple[int, ...]] = {}
+    folds: dict[str, list[int]] = {}
     half_lives: list[float] = []
     outputs: list[tuple[int, int]] = []
     for a in aggregates:
         text = _fold_text(a)
         if text not in folds:
             column = -1 if a.value is None else columns.index(a.value.canonical)
-            folds[text] = (column, _KINDS[a.window.kind], a.window.length, a.window.ttl_us, int(a.include_current))
+            folds[text] = [column, _KINDS[a.window.kind], a.window.length, a.window.ttl_us, int(a.include_current), 0]
             half_lives.append(float(a.half_life_us))
+        folds[text][5] |= a.op in ("var", "std")
         outputs.append((list(folds).index(text), OPS.index(a.op)))
     sliding = [a.window.length for a in aggregates if a.window.kind == "sliding"]
     last = [a.window.length for a in aggregates if a.window.kind == "rows"]
@@ -112,7 +114,7 @@ class GroupState:
         watermarks: Int64,
         ids: Int64,
         values: Float64,
-        folds: Bool,
+        acts: Int8,
         out_rows: Int64,
         reads: int,
     ) -> Float64:
@@ -122,7 +124,7 @@ class GroupState:
             keys: n keys, ``None`` for null (reads nothing, enters nothing).
             times, watermarks, ids: int64[n].
             values: float64[n, columns of the group], NaN for null.
-            folds: bool[n], which rows enter the windows.
+            acts: int8[n], LEAVE, ENTER or REMOVE.
             out_rows: int64[n], the row of the result that a row fills, or -1.
             reads: how many rows the result has.
 
@@ -130,19 +132,14 @@ class GroupState:
             float64[reads, aggregates], NaN for null.
         """
         out = np.empty((reads, len(self.group.aggregates)))
-        slots, reset = self._place(keys, folds)
-        rows = Rows(slots, times, watermarks, ids, values, folds, reset, out_rows)
+        slots, reset = self._place(keys, acts)
+        rows = Rows(slots, times, watermarks, ids, values, acts, reset, out_rows)
         at = 0
         while True:
             at = advance(at, rows, self._ring, self.group.program, out)
             if at == len(slots):
                 return out
             self._grow(int(watermarks[at]))
-
-    def remove(self, key: Key, time: int, row_id: int) -> bool:
-        """Takes one row out again; False if it is not there any more."""
-        slot = self._slots.get(key)
-        return slot is not None and remove(self._ring, slot, time, row_id) == 1.0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -159,18 +156,18 @@ class GroupState:
         self._slots = OrderedDict((tuple(key) if isinstance(key, list) else key, slot) for key, slot in keys)
         self.evicted = int(np.asarray(state["evicted"])[0])
 
-    def _place(self, keys: Sequence[Key | None], folds: Bool) -> tuple[Int64, Bool]:
+    def _place(self, keys: Sequence[Key | None], acts: Int8) -> tuple[Int64, Bool]:
         """The slot of every row, and whether the slot was taken over just before it."""
         slots = np.full(len(keys), -1, dtype=np.int64)
         reset = np.zeros(len(keys), dtype=np.bool_)
         known = self._slots
-        for i, (key, enters) in enumerate(zip(keys, folds.tolist(), strict=True)):
+        for i, (key, act) in enumerate(zip(keys, acts.tolist(), strict=True)):
             if key is None:
                 continue
             slot = known.get(key)
             if slot is not None:
                 known.move_to_end(key)
-            elif enters:
+            elif act == ENTER:
                 slot, reset[i] = self._take(key)
             else:
                 continue

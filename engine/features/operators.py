@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from thalweg.engine.batch import Bool, Column, Float64
+from thalweg.engine.batch import Column
 from thalweg.engine.errors import DefinitionError
 from thalweg.engine.features.zones import zone
+from thalweg.engine.kernels.arrays import Bool, Float64
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
 from thalweg.engine.schema import LIMIT, column_of
 

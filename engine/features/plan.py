@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from thalweg.engine.batch import Bool, Column, Float64, Int64
+from thalweg.engine.batch import Column
 from thalweg.engine.errors import DefinitionError
 from thalweg.engine.features.evaluate import Evaluator, fields
-from thalweg.engine.features.expressions import Agg, Expr
+from thalweg.engine.features.expressions import Agg
 from thalweg.engine.features.featureset import FeatureSetSpec
 from thalweg.engine.features.groups import Group, GroupState
 from thalweg.engine.features.operators import as_number, number
 from thalweg.engine.features.stream import LabelSpec
+from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
+from thalweg.engine.kernels.windows import ENTER, LEAVE
 
 Value = float | str | None
 _NULL, _NUMBER, _TEXT = b"\x00", b"\x01", b"\x02"
@@ -40,6 +42,37 @@ class Vectors:
     def rows(self) -> list[tuple[Value, ...]]:
         """Python values, ``None`` for null."""
         return list(zip(*(column.tolist() for column in self.columns), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """n rows of the stream in reading order that reach the features.
+
+    ``times`` int64[n] as of which they are answered, ``watermarks`` int64[n] that they met, ``ids`` int64[n] rising
+    with log order; ``accepted`` bool[n] (the others, late rows that want an answer, only read); ``scored`` bool[n]
+    ask for a vector.
+    """
+
+    columns: dict[str, Column]
+    times: Int64
+    watermarks: Int64
+    ids: Int64
+    accepted: Bool
+    scored: Bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A label that enters the label-fed groups (or, REMOVE, leaves them) under ``keys`` at its ``available`` time,
+    read before row number ``before`` of the rows that reach the features."""
+
+    before: int
+    keys: Sequence[Hashable | None]
+    available: int
+    value: float
+    watermark: int
+    label_id: int
+    act: int = ENTER
 
 
 def vector_hash(vector: Sequence[Value]) -> str:
@@ -107,75 +140,35 @@ class FeatureState:
         self.plan = plan
         self._evaluate = Evaluator(plan.spec.source.schema)
         self._groups = [GroupState(group) for group in plan.groups]
-        self.label_groups = [state for state in self._groups if state.group.fed_by is not None]
+        self._label_groups = [state for state in self._groups if state.group.fed_by is not None]
 
     @property
     def evicted(self) -> int:
         """How many keys lost their state because a group was full."""
         return sum(state.evicted for state in self._groups)
 
-    def advance(
-        self,
-        columns: Mapping[str, Column],
-        times: Int64,
-        watermarks: Int64,
-        ids: Int64,
-        accepted: Bool,
-        scored: Bool,
-    ) -> Vectors:
-        """Folds the accepted of n rows and gives the vectors of those that ask for one.
-
-        Args:
-            columns: the stream's fields.
-            times, watermarks, ids: int64[n], microseconds; ids rise with log order.
-            accepted: bool[n]; the others (late rows that want an answer) only read.
-            scored: bool[n], which rows ask for a vector.
-        """
-        known = fields(columns)
-        n, reads = len(times), int(scored.sum())
-        out_rows = np.where(scored, np.cumsum(scored) - 1, -1)
+    def advance(self, events: Entering, tells: Sequence[Tell]) -> Vectors:
+        """Folds rows and labels in reading order and gives the vectors of the rows that ask for one."""
+        known, n, reads = fields(events.columns), len(events.times), int(events.scored.sum())
+        out_rows = np.where(events.scored, np.cumsum(events.scored) - 1, -1)
         aggregates: dict[str, Column] = {}
         for state in self._groups:
-            folds, values = self._enter(state.group, known, accepted)
-            keys = self.keys(state.group, known, n)
-            out = state.advance(keys, times, watermarks, ids, values, folds, out_rows, reads)
+            if state.group.fed_by is None:
+                acts, values = self._enter(state.group, known, events.accepted)
+                keys = self._keys(state.group, known, n)
+                out = state.advance(keys, events.times, events.watermarks, events.ids, values, acts, out_rows, reads)
+            else:
+                which = self._label_groups.index(state)
+                out = self._advance_labels(state, which, known, events, tells, out_rows, reads)
             for m, aggregate in enumerate(state.group.aggregates):
                 aggregates[aggregate.canonical] = number(out[:, m], ~np.isnan(out[:, m]))
-        return self._vectors({name: column.take(scored) for name, column in known.items()}, aggregates, reads)
-
-    def values(self, exprs: Sequence[Expr], columns: Mapping[str, Column], n: int) -> list[Column]:
-        """Row expressions (weights, keys of labels) for n rows."""
-        known = fields(columns)
-        return [self._evaluate(expr, known, n) for expr in exprs]
+        return self._vectors({name: column.take(events.scored) for name, column in known.items()}, aggregates, reads)
 
     def label_keys(self, columns: Mapping[str, Column], n: int) -> list[tuple[Hashable | None, ...]]:
         """For each row its key in every label-fed group: where its label will count."""
         known = fields(columns)
-        per_group = [self.keys(state.group, known, n) for state in self.label_groups]
+        per_group = [self._keys(state.group, known, n) for state in self._label_groups]
         return list(zip(*per_group, strict=True)) if per_group else [()] * n
-
-    def tell_label(
-        self, keys: Sequence[Hashable | None], available: int, value: float, watermark: int, row_id: int
-    ) -> None:
-        """A label was read: it enters the label-fed groups at its ``available`` time."""
-        one = np.array([row_id])
-        for state, key in zip(self.label_groups, keys, strict=True):
-            state.advance(
-                [key],
-                np.array([available]),
-                np.array([watermark]),
-                one,
-                np.array([[value]]),
-                np.ones(1, dtype=np.bool_),
-                np.array([-1]),
-                0,
-            )
-
-    def untell_label(self, keys: Sequence[Hashable | None], available: int, row_id: int) -> None:
-        """Takes a label back, which a correction replaces."""
-        for state, key in zip(self.label_groups, keys, strict=True):
-            if key is not None:
-                state.remove(key, available, row_id)
 
     def state(self) -> dict[str, Any]:
         """Arrays by name, those of a group under its text."""
@@ -186,7 +179,7 @@ class FeatureState:
             prefix = f"{group.group.text}/"
             group.restore({name[len(prefix) :]: item for name, item in state.items() if name.startswith(prefix)})
 
-    def keys(self, group: Group, known: dict[str, Column], n: int) -> list[Hashable | None]:
+    def _keys(self, group: Group, known: dict[str, Column], n: int) -> list[Hashable | None]:
         """The key of every row in a group, ``None`` where one part is null."""
         parts = [self._evaluate(key, known, n).tolist() for key in group.by]
         if not parts:
@@ -195,17 +188,46 @@ class FeatureState:
             return parts[0]
         return [None if None in key else key for key in zip(*parts, strict=True)]
 
-    def _enter(self, group: Group, known: dict[str, Column], accepted: Bool) -> tuple[Bool, Float64]:
+    def _enter(self, group: Group, known: dict[str, Column], accepted: Bool) -> tuple[Int8, Float64]:
         """Which rows enter the group's windows, and with which values."""
         n = len(accepted)
-        if group.fed_by is not None:
-            return np.zeros(n, dtype=np.bool_), np.empty((n, len(group.values)))
         folds = accepted
         if group.where is not None:
             where = self._evaluate(group.where, known, n)
             folds = accepted & where.values & where.valid
         values = [as_number(self._evaluate(value, known, n)) for value in group.values]
-        return folds, np.column_stack(values) if values else np.empty((n, 0))
+        return np.where(folds, ENTER, LEAVE).astype(np.int8), np.column_stack(values) if values else np.empty((n, 0))
+
+    def _advance_labels(
+        self,
+        state: GroupState,
+        which: int,
+        known: dict[str, Column],
+        events: Entering,
+        tells: Sequence[Tell],
+        out_rows: Int64,
+        reads: int,
+    ) -> Float64:
+        """Labels enter between the rows before which they were read; rows only read."""
+        n = len(events.times)
+        before = np.array([tell.before for tell in tells], dtype=np.int64)
+        order = np.argsort(np.concatenate([2 * before, 2 * np.arange(n) + 1]), kind="stable")
+
+        def together(of_tells: list[int], of_events: Int64) -> Int64:
+            return np.concatenate([np.array(of_tells, dtype=np.int64), of_events])[order]
+
+        keys = [tell.keys[which] for tell in tells] + self._keys(state.group, known, n)
+        values = np.concatenate([[tell.value for tell in tells], np.zeros(n)])[order]
+        return state.advance(
+            [keys[i] for i in order.tolist()],
+            together([tell.available for tell in tells], events.times),
+            together([tell.watermark for tell in tells], events.watermarks),
+            together([tell.label_id for tell in tells], events.ids),
+            np.repeat(values[:, None], len(state.group.values), axis=1),
+            together([tell.act for tell in tells], np.full(n, LEAVE)).astype(np.int8),
+            together([-1] * len(tells), out_rows),
+            reads,
+        )
 
     def _vectors(self, known: dict[str, Column], aggregates: dict[str, Column], n: int) -> Vectors:
         known.update(aggregates)

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from thalweg.engine.batch import Int64
 from thalweg.engine.errors import DefinitionError
+from thalweg.engine.kernels.arrays import Int64
 
 _SECOND_US = 1_000_000
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from thalweg.engine.batch import Float64
+from thalweg.engine.kernels.arrays import Float64
 from thalweg.engine.kernels.jit import kernel
 
 # The fields of an accumulator.
@@ -62,11 +62,12 @@ def clear(acc: Float64) -> None:
 
 
 @kernel
-def fold(acc: Float64, last_time: int, time: int, x: float, half_life: float, ttl: int) -> int:
+def fold(acc: Float64, last_time: int, time: int, x: float, half_life: float, ttl: int, squares: int) -> int:
     """Adds one row; returns its time, the accumulator's new latest time.
 
     ``x`` is NaN where null. ``half_life`` (microseconds, 0 = no decay). With ``ttl`` > 0 an accumulator
-    whose key was idle that long starts anew. Cost: about 40 floating-point operations.
+    whose key was idle that long starts anew. ``squares``: 0 where no variance is read. Cost: about 20
+    floating-point operations, 60 with squares.
     """
     if acc[ROWS] > 0.0 and ttl > 0 and time - last_time >= ttl:
         for i in range(WIDTH):
@@ -87,8 +88,9 @@ def fold(acc: Float64, last_time: int, time: int, x: float, half_life: float, tt
         acc[LAST] = x
         acc[DECAYED] += x
         acc[SUM], acc[SUM_LOW] = add_two(acc[SUM], acc[SUM_LOW], x, 0.0)
-        p, e = two_product(x, x)
-        acc[SQUARES], acc[SQUARES_LOW] = add_two(acc[SQUARES], acc[SQUARES_LOW], p, e)
+        if squares != 0:
+            p, e = two_product(x, x)
+            acc[SQUARES], acc[SQUARES_LOW] = add_two(acc[SQUARES], acc[SQUARES_LOW], p, e)
     return time
 
 

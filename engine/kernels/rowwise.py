@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from thalweg.engine.batch import Float64
+from thalweg.engine.kernels.arrays import Float64
 from thalweg.engine.kernels.jit import kernel
 
 

@@ -14,16 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thalweg.engine.batch import Bool, Float64, Int64
 from thalweg.engine.kernels.accumulate import WIDTH, clear, fold, read
+from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
 from thalweg.engine.kernels.jit import kernel
 
 # Kinds of windows.
 SLIDING, ROWS, LIFETIME = range(3)
 
+# What a row does to its window.
+LEAVE, ENTER, REMOVE = range(3)
+
 
 class Program(NamedTuple):
-    """What is computed: ``folds`` int64[f, 5] (column or -1, kind, length, ttl, include current),
+    """What is computed: ``folds`` int64[f, 6] (column or -1, kind, length, ttl, include current,
+    squares),
     ``half_lives`` float64[f] (microseconds, 0 = none), ``outputs`` int64[m, 2] (fold, op);
     ``keep_us`` and ``keep_rows``: how far behind the watermark a row may be seen."""
 
@@ -50,7 +54,8 @@ class Ring(NamedTuple):
 
 class Rows(NamedTuple):
     """Input: slot int64[n] (-1 = the key is null or unknown), time int64[n], watermark int64[n], id int64[n],
-    values float64[n, columns] (NaN = null), folds bool[n] (enters the window), reset bool[n] (the slot
+    values float64[n, columns] (NaN = null), acts int8[n] (LEAVE, ENTER the window, or REMOVE the row of that time
+    and id), reset bool[n] (the slot
     was taken from another key just before this row), out_row int64[n] (row of ``out`` to fill, or -1)."""
 
     slots: Int64
@@ -58,7 +63,7 @@ class Rows(NamedTuple):
     watermarks: Int64
     ids: Int64
     values: Float64
-    folds: Bool
+    acts: Int8
     reset: Bool
     out_rows: Int64
 
@@ -76,7 +81,9 @@ def advance(start: int, rows: Rows, ring: Ring, program: Program, out: Float64) 
         if slot >= 0:
             if rows.reset[i]:
                 _reset(ring, slot)
-            if rows.folds[i]:
+            if rows.acts[i] == REMOVE:
+                _remove(ring, slot, rows.times[i], rows.ids[i])
+            elif rows.acts[i] == ENTER:
                 if not _reserve(ring, slot, rows.watermarks[i], program):
                     return i
                 _settle(ring, slot, rows.watermarks[i], program)
@@ -111,6 +118,7 @@ def _settle(ring: Ring, slot: int, watermark: int, program: Program) -> None:
                     x,
                     program.half_lives[f],
                     program.folds[f, 3],
+                    program.folds[f, 5],
                 )
         settled += 1
     ring.segments[slot, 3] = settled
@@ -211,7 +219,7 @@ def _fold_window(ring: Ring, slot: int, here: int, now: int, program: Program, f
     if slot < 0:
         return last_time
     column, kind, length = program.folds[f, 0], program.folds[f, 1], program.folds[f, 2]
-    ttl, include = program.folds[f, 3], program.folds[f, 4]
+    ttl, include, squares = program.folds[f, 3], program.folds[f, 4], program.folds[f, 5]
     start, count, settled = ring.segments[slot, 0], ring.segments[slot, 1], ring.segments[slot, 3]
     high = _upper(ring.times, start, start + count, now)
     skip = here if include == 0 else -1
@@ -233,7 +241,7 @@ def _fold_window(ring: Ring, slot: int, here: int, now: int, program: Program, f
     for at in range(low, high):
         if at != skip:
             x = ring.values[at, column] if column >= 0 else np.nan
-            last_time = fold(acc, last_time, ring.times[at], x, program.half_lives[f], ttl)
+            last_time = fold(acc, last_time, ring.times[at], x, program.half_lives[f], ttl, squares)
     return last_time
 
 
@@ -265,17 +273,16 @@ def compact(ring: Ring, larger: Ring, watermark: int, program: Program) -> None:
 
 
 @kernel
-def remove(ring: Ring, slot: int, time: int, row_id: int) -> float:
-    """Takes the row with this time and id out of a slot; returns 1.0 if it was there, else 0.0."""
+def _remove(ring: Ring, slot: int, time: int, row_id: int) -> None:
+    """Takes the row with this time and id out of a slot, if it is there."""
     start, length = ring.segments[slot, 0], ring.segments[slot, 1]
     at = _upper(ring.times, start, start + length, time - 1)
     while at < start + length and ring.times[at] == time and ring.ids[at] != row_id:
         at += 1
     if at == start + length or ring.times[at] != time:
-        return 0.0
+        return
     for k in range(at, start + length - 1):
         ring.times[k] = ring.times[k + 1]
         ring.ids[k] = ring.ids[k + 1]
         ring.values[k] = ring.values[k + 1]
     ring.segments[slot, 1] = length - 1
-    return 1.0

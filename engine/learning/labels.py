@@ -119,11 +119,10 @@ class LabelJoin:
         self._close(oldest, EVICTED, "evicted")
         return oldest
 
-    def join(self, served: Served, label: Label) -> None:
+    def join(self, served: Served) -> None:
         """The prediction has its label."""
         self._waiting.pop(served.number, None)
         self._close(served, JOINED, "joined")
-        served.counted = label
 
     def tell(self, event_id: Any, label: Label, available: int, row_id: int) -> Outcome:
         """A label row was read."""

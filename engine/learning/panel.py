@@ -11,9 +11,9 @@ from typing import Any
 
 from thalweg.engine.definition import Definition
 from thalweg.engine.drift.detectors import Alarm, ErrorMonitor
-from thalweg.engine.learning.labels import EVICTED, WAITING, Served, Vector
+from thalweg.engine.learning.labels import Served, Vector
 from thalweg.engine.learning.member import Features, Label, Prediction
-from thalweg.engine.learning.metrics import Bucket, ByPrediction, Prequential
+from thalweg.engine.learning.metrics import ByPrediction, Prequential
 from thalweg.engine.snapshot import pack_json, unpack_json
 
 
@@ -27,6 +27,7 @@ class Panel:
         self.by_prediction = [ByPrediction(m.task, definition.metrics_every) for m in self.members]
         self.closed: list[dict[str, Any] | None] = [None] * len(self.members)
         self.learned = 0
+        self.alarms = 0
         self._unsupervised = [m for m in self.members if m.task == "anomaly"]
         self._supervised = [m for m in self.members if m.task != "anomaly"]
         vector = definition.features.fingerprint
@@ -53,8 +54,6 @@ class Panel:
 
     def revise(self, served: Served, label: Label, learn: bool) -> None:
         """Another label than the one that was counted: metrics are put right; learning only if asked for."""
-        if served.status in (WAITING, EVICTED):
-            return
         weight = self._weight(served, label)
         old = served.counted
         for i, prediction in enumerate(served.predictions):
@@ -68,8 +67,8 @@ class Panel:
 
     def give_up(self, served: Served) -> None:
         """The prediction will have no label."""
-        for i in range(len(served.predictions)):
-            self._close(i, self.by_prediction[i].unlabelled(served.number))
+        for i, prediction in enumerate(served.predictions):
+            self._close(i, self.by_prediction[i].resolve(served.number, None, prediction))
 
     def summary(self, which: int) -> dict[str, Any]:
         """The metrics of one member, for a metrics record."""
@@ -99,9 +98,9 @@ class Panel:
         weight = self.definition.weight
         return float(weight.get(label, 1.0)) if isinstance(weight, Mapping) else served.weight
 
-    def _close(self, which: int, buckets: list[Bucket]) -> None:
+    def _close(self, which: int, buckets: list[dict[str, Any]]) -> None:
         if buckets:
-            self.closed[which] = buckets[-1]._asdict()
+            self.closed[which] = buckets[-1]
 
     def _learn(self, vector: Vector, label: Label, weight: float) -> None:
         self.learned += 1
@@ -110,12 +109,14 @@ class Panel:
             member.learn(x, label, weight)
 
     def _watch(self, prediction: Prediction, label: Label) -> list[Alarm]:
-        alarms = (monitor.update(label, prediction) for monitor in self._monitors)
-        return [alarm for alarm in alarms if alarm is not None]
+        found = (monitor.update(label, prediction) for monitor in self._monitors)
+        alarms = [alarm for alarm in found if alarm is not None]
+        self.alarms += len(alarms)
+        return alarms
 
     def state(self) -> dict[str, Any]:
         """Arrays and bytes by name; :meth:`restore` takes them back."""
-        result: dict[str, Any] = {"panel": pack_json([self.learned, self.closed])}
+        result: dict[str, Any] = {"panel": pack_json([self.learned, self.alarms, self.closed])}
         for i, member in enumerate(self.members):
             key = f"{i}/{member.name}/{member.version}"
             result[f"{key}/model"] = member.state()
@@ -126,7 +127,7 @@ class Panel:
         return result
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.learned, self.closed = unpack_json(bytes(state["panel"]))
+        self.learned, self.alarms, self.closed = unpack_json(bytes(state["panel"]))
         for i, member in enumerate(self.members):
             key = f"{i}/{member.name}/{member.version}"
             member.restore(state[f"{key}/model"])

@@ -1,0 +1,111 @@
+"""What a shard reads at once: batches of several logs, and the order of their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from thalweg.engine.batch import Batch, Column, Log
+from thalweg.engine.kernels.arrays import Bool, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Messages in the order in which a shard reads them.
+
+    ``which`` int64[m] is the batch of each message, ``rows`` int64[m] its row there, or ``-1 - k`` for
+    the batch's reject number k.
+    """
+
+    batches: Sequence[Batch]
+    which: Int64
+    rows: Int64
+
+    @classmethod
+    def of(cls, *batches: Batch) -> Reading:
+        """One batch after the other, each in offset order."""
+        rows = [in_offset_order(batch) for batch in batches]
+        which = [np.full(len(part), i) for i, part in enumerate(rows)]
+        return cls(batches, *(np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in (which, rows)))
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def pieces(self, messages: int) -> Sequence[Reading]:
+        """The same messages in readings of at most ``messages``; how a log is cut cannot matter."""
+        cuts = range(0, len(self), messages)
+        return [Reading(self.batches, self.which[i : i + messages], self.rows[i : i + messages]) for i in cuts]
+
+
+def in_offset_order(batch: Batch) -> Int64:
+    """Rows and rejects (``-1 - k``) of a batch, by offset."""
+    rows = np.arange(len(batch))
+    if not batch.rejects:
+        return rows
+    rejects = np.array([reject.offset for reject in batch.rejects])
+    codes = np.concatenate([rows, -1 - np.arange(len(rejects))])
+    order = np.argsort(np.concatenate([batch.offsets, rejects]), kind="stable")
+    return codes[order]
+
+
+class Place(NamedTuple):
+    """The row that causes something to leave: its log, offset and record key; ``row`` within its message,
+    where a message holds several rows."""
+
+    log: Log
+    offset: int
+    key: bytes | None
+    row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Decoded rows of one topic, in reading order: ``batch`` int64[n] and ``rows`` int64[n] say where from."""
+
+    reading: Reading
+    batch: Int64
+    rows: Int64
+    columns: dict[str, Column]
+    append: Int64
+
+    @classmethod
+    def of(cls, reading: Reading, topic: str, empty: dict[str, Column]) -> Selection:
+        """The rows of ``topic``; ``empty`` are columns for when there is none."""
+        mask = _of_topic(reading, topic) & (reading.rows >= 0)
+        batch, rows = reading.which[mask], reading.rows[mask]
+        used = sorted(set(batch.tolist()))
+        if not used:
+            return cls(reading, batch, rows, empty, np.empty(0, dtype=np.int64))
+        starts = np.zeros(len(reading.batches), dtype=np.int64)
+        starts[used] = np.cumsum([0] + [len(reading.batches[b]) for b in used[:-1]])
+        at = starts[batch] + rows
+        parts = [reading.batches[b] for b in used]
+        columns = {
+            name: Column(
+                np.concatenate([part.columns[name].values for part in parts])[at],
+                np.concatenate([part.columns[name].valid for part in parts])[at],
+            )
+            for name in parts[0].columns
+        }
+        return cls(reading, batch, rows, columns, np.concatenate([part.append for part in parts])[at])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def places(self) -> list[Place]:
+        """Where each row stands."""
+        result = []
+        for b, row in zip(self.batch.tolist(), self.rows.tolist(), strict=True):
+            batch = self.reading.batches[b]
+            key = None if batch.keys is None else batch.keys[row]
+            index = None if batch.indices is None else int(batch.indices[row])
+            result.append(Place(batch.log, int(batch.offsets[row]), key, index))
+        return result
+
+
+def _of_topic(reading: Reading, topic: str) -> Bool:
+    own = np.array([batch.log.topic == topic for batch in reading.batches], dtype=np.bool_)
+    return own[reading.which]
