@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thalweg.engine.batch import Bool, Column, Int64
+from thalweg.engine.batch import Column
 from thalweg.engine.errors import ThalwegError
+from thalweg.engine.kernels.arrays import Bool, Int64
 from thalweg.engine.schema import LIMIT, MAX_TIME, Field, Schema
 
 _UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}

@@ -6,7 +6,7 @@ message that does not parse or fit becomes a :class:`Reject`, never an exception
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ import orjson
 import pyarrow as pa
 
 from thalweg.connectors.arrow import columns_of
-from thalweg.engine.batch import Batch, Column, Headers, Int64, Raw, Reject
+from thalweg.engine.batch import Batch, Column, Headers, Log, Raw, Reject
 from thalweg.engine.definition import Definition
+from thalweg.engine.kernels.arrays import Int64
+from thalweg.engine.reading import Reading, in_offset_order
 from thalweg.engine.schema import Schema, column_of
 
 
@@ -48,6 +50,30 @@ def decode(raw: Raw, form: Form) -> Batch:
     """
     batch = _decode_arrow(raw, form) if form.codec == "arrow" else _decode_json(raw, form)
     return batch if form.key is None else _check_keys(batch, form.key)
+
+
+def reading_of(raws: Sequence[Raw], forms: Mapping[str, Form]) -> Reading:
+    """Raw messages in reading order as one reading: each log is decoded once, the order is kept."""
+    runs: dict[Log, list[int]] = {}
+    for i, raw in enumerate(raws):
+        runs.setdefault(raw.log, []).append(i)
+    batches, codes = [], np.empty(len(raws), dtype=object)
+    which = np.empty(len(raws), dtype=np.int64)
+    for b, (log, places) in enumerate(runs.items()):
+        batch = decode(Raw.joined([raws[i] for i in places]), forms[log.topic])
+        batches.append(batch)
+        order = in_offset_order(batch)
+        rejected = np.array([reject.offset for reject in batch.rejects], dtype=np.int64)
+        offsets = np.where(order >= 0, batch.offsets[order] if len(batch) else 0, 0)
+        offsets[order < 0] = rejected[-1 - order[order < 0]]
+        starts = np.searchsorted(offsets, [int(raws[i].offsets[0]) for i in places], side="left")
+        stops = np.searchsorted(offsets, [int(raws[i].offsets[-1]) for i in places], side="right")
+        which[places] = b
+        for i, start, stop in zip(places, starts.tolist(), stops.tolist(), strict=True):
+            codes[i] = order[start:stop]
+    lengths = [len(part) for part in codes]
+    rows = np.concatenate(codes) if len(codes) else np.empty(0, dtype=np.int64)
+    return Reading(batches, np.repeat(which, lengths), rows.astype(np.int64))
 
 
 def _decode_json(raw: Raw, form: Form) -> Batch:

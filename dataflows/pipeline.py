@@ -16,8 +16,8 @@ from thalweg.engine.batch import Log, Row
 from thalweg.engine.definition import METRICS_EVERY, Definition, define
 from thalweg.engine.drift.detectors import ErrorDetector
 from thalweg.engine.errors import DefinitionError
-from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.explain import explain
+from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.features.expressions import Expr
 from thalweg.engine.features.featureset import FeatureSet
 from thalweg.engine.features.stream import Label
@@ -59,9 +59,9 @@ class Pipeline:
     def name(self) -> str:
         return self.definition.name
 
-    def open(self) -> Shard:
-        """A shard with empty state."""
-        return Shard(self.definition)
+    def open(self, *, trace: bool = False) -> Shard:
+        """A shard with empty state; ``trace`` as of :class:`Shard`."""
+        return Shard(self.definition, trace=trace)
 
     def run(self, rows: RowsLike, labels: RowsLike | None = None) -> list[dict[str, Any]] | pa.Table:
         """The predictions for ``rows``, in order: dicts for dicts, a table for a table.

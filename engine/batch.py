@@ -76,6 +76,24 @@ class Raw:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @classmethod
+    def joined(cls, raws: Sequence[Raw]) -> Raw:
+        """At least one raw of one log, one after the other, as one."""
+        if len(raws) == 1:
+            return raws[0]
+        headers = None
+        if any(raw.headers is not None for raw in raws):
+            headers = [one for raw in raws for one in (raw.headers or [None] * len(raw))]
+        return cls(
+            raws[0].log,
+            np.concatenate([raw.offsets for raw in raws]),
+            np.concatenate([raw.times for raw in raws]),
+            np.concatenate([raw.append for raw in raws]),
+            [key for raw in raws for key in raw.keys],
+            [value for raw in raws for value in raw.values],
+            headers,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:

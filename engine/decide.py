@@ -32,8 +32,8 @@ PREDICT, LEARN, REVISE, GIVE_UP, REPORT = range(5)
 class Step(NamedTuple):
     """One thing to do after the features are computed, caused by the row at ``place``.
 
-    ``row`` is the row of the stream (PREDICT), ``label`` what is learned or counted, ``counters`` what a
-    metrics record (REPORT) shows.
+    ``row`` is the row of the stream (PREDICT), ``label`` what is learned or counted, known since
+    ``available``, ``counters`` what a metrics record (REPORT) shows.
     """
 
     kind: int
@@ -41,6 +41,7 @@ class Step(NamedTuple):
     served: Served
     row: int = -1
     label: Label | None = None
+    available: int | None = None
     counters: dict[str, int] | None = None
 
 
@@ -177,7 +178,7 @@ class Decider:
             self._step(GIVE_UP, place, evicted)
         if known.label is not None:
             labels.join(served)
-            self._step(LEARN, place, served, label=known.label)
+            self._step(LEARN, place, served, label=known.label, available=known.available)
 
     def _time_out(self, watermark: int, place: Place) -> None:
         """Predictions whose deadline the watermark has reached: a class stands for no label, or it is lost."""
@@ -223,9 +224,9 @@ class Decider:
         for served in known.served:
             if served.status == WAITING:
                 self.labels.join(served)
-                self._step(LEARN, place, served, label=label)
+                self._step(LEARN, place, served, label=label, available=available)
             elif served.status in (JOINED, TIMED_OUT):
-                self._step(REVISE, place, served, label=label)
+                self._step(REVISE, place, served, label=label, available=available)
 
     def _feed(self, known: Known, watermark: int) -> None:
         """The label enters the label-fed features under the keys of the event's latest row."""

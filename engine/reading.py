@@ -75,22 +75,24 @@ class Selection:
     def of(cls, reading: Reading, topic: str, empty: dict[str, Column]) -> Selection:
         """The rows of ``topic``; ``empty`` are columns for when there is none."""
         mask = _of_topic(reading, topic) & (reading.rows >= 0)
-        batch, rows = reading.which[mask], reading.rows[mask]
-        used = sorted(set(batch.tolist()))
+        which, rows = reading.which[mask], reading.rows[mask]
+        used = np.unique(which).tolist()
         if not used:
-            return cls(reading, batch, rows, empty, np.empty(0, dtype=np.int64))
-        starts = np.zeros(len(reading.batches), dtype=np.int64)
-        starts[used] = np.cumsum([0] + [len(reading.batches[b]) for b in used[:-1]])
-        at = starts[batch] + rows
-        parts = [reading.batches[b] for b in used]
+            return cls(reading, which, rows, empty, np.empty(0, dtype=np.int64))
+        if len(used) == 1:
+            only = reading.batches[used[0]]
+            taken = {name: column.take(rows) for name, column in only.columns.items()}
+            return cls(reading, which, rows, taken, only.append[rows])
+        back = np.argsort(np.argsort(which, kind="stable"))  # from one batch after the other to reading order
+        parts = [(reading.batches[b], rows[which == b]) for b in used]
         columns = {
             name: Column(
-                np.concatenate([part.columns[name].values for part in parts])[at],
-                np.concatenate([part.columns[name].valid for part in parts])[at],
+                np.concatenate([part.columns[name].values[at] for part, at in parts])[back],
+                np.concatenate([part.columns[name].valid[at] for part, at in parts])[back],
             )
-            for name in parts[0].columns
+            for name in parts[0][0].columns
         }
-        return cls(reading, batch, rows, columns, np.concatenate([part.append for part in parts])[at])
+        return cls(reading, which, rows, columns, np.concatenate([part.append[at] for part, at in parts])[back])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -29,12 +29,15 @@ from thalweg.engine.snapshot import pack, pack_json, unpack, unpack_json
 class Shard:
     """One shard of a pipeline, with state.
 
-    Give it what the shard reads (:meth:`push`); it gives back the rows that leave, in order.
+    Give it what the shard reads (:meth:`push`); it gives back the rows that leave, in order. With ``trace``
+    there are also rows of kind ``labels``: which prediction got which label, known since when.
     """
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, *, trace: bool = False) -> None:
         stream = definition.stream
         self.definition = definition
+        self._trace = trace
+        self._traced: dict[int, str] = {}
         self.features = definition.plan.open()
         self.panel = Panel(definition)
         self._gate = Gate(stream)
@@ -149,19 +152,30 @@ class Shard:
                 step.served.vector = next(rows)
                 learn = self._records.accepted
                 step.served.predictions = self.panel.predict(step.served.vector, learn=learn)
-                yield self._records.prediction(step.place, step.served)
+                row = self._records.prediction(step.place, step.served)
+                if self._trace and learn:
+                    assert isinstance(row.value, dict)
+                    self._traced[step.served.number] = row.value["id"]
+                yield row
             elif step.kind == LEARN:
                 assert step.label is not None
                 for alarm in self.panel.join(step.served, step.label):
                     yield self._records.alarm(alarm, step.place)
+                yield from self._trace_label(step)
             elif step.kind == GIVE_UP:
                 self.panel.give_up(step.served)
             elif step.kind == REVISE:
                 assert step.label is not None and self.definition.label is not None
                 self.panel.revise(step.served, step.label, self.definition.label.correct == "learn")
+                yield from self._trace_label(step)
             else:
                 assert step.counters is not None
                 yield from self._records.metrics(step.place, step.served, step.counters)
+
+    def _trace_label(self, step: Step) -> Iterator[Row]:
+        if self._trace:
+            value = {"prediction": self._traced[step.served.number], "label": step.label, "known_at": step.available}
+            yield Row("labels", step.place.log.partition, step.place.key, value)
 
     def _check_order(self, reading: Reading) -> None:
         for batch in reading.batches:

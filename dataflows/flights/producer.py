@@ -127,9 +127,7 @@ def records(
     Raises:
         ValueError: a part of the days lies outside 2013, or a share or number is out of its range.
     """
-    counts = [
-        _count(name, n, days) for name, n in (("late", late), ("future", future), ("malformed", malformed))
-    ]
+    counts = [_count(name, n, days) for name, n in (("late", late), ("future", future), ("malformed", malformed))]
     for name, share in (("delayed", delayed), ("repeated", repeated)):
         if not 0 <= share <= 1:
             raise ValueError(f"expected {name} as a share from 0 to 1, got {share}")
@@ -236,9 +234,7 @@ def _event_rows(flights: pa.Table, row: Ints, pushed: Any, known: Ints) -> Itera
     columns = {name: table[name].to_pylist() for name in table.column_names if name != "happened_at"}
     columns["happened_at"] = _texts(known)
     names = table.column_names
-    return (
-        dict(zip(names, values, strict=True)) for values in zip(*(columns[n] for n in names), strict=True)
-    )
+    return (dict(zip(names, values, strict=True)) for values in zip(*(columns[n] for n in names), strict=True))
 
 
 def _landing_rows(flights: pa.Table, row: Ints, landed: Ints) -> Iterator[tuple[bytes, Fields]]:
