@@ -1,0 +1,162 @@
+"""``thalweg demo``: a year of flights through Kafka, predicted live, then recomputed and compared."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from thalweg.connectors.broker import EmbeddedBroker
+from thalweg.connectors.kafka_config import Cluster
+from thalweg.connectors.kafka_sink import Writer
+from thalweg.dataflows.flights import flow, producer
+from thalweg.dataflows.live import run_live
+from thalweg.dataflows.serve import LiveChain, job_of
+from thalweg.dataflows.verify import archive_topics, served, verify_archive
+from thalweg.engine.batch import Raw, Row
+from thalweg.engine.kernels.warm import warm
+from thalweg.engine.learning.member import Prediction
+from thalweg.engine.learning.totals import totals
+
+PARTITIONS = 2
+BASELINES = ("prior", "majority", "no change")
+PACED_SECONDS = 20.0
+
+Report = Callable[[str, int, int], None]  # stage, done, total
+
+
+def demo(
+    days: int = 31,
+    seed: int = 7,
+    brokers: str | None = None,
+    *,
+    paced: bool = False,
+    report: Report = lambda stage, done, total: None,
+) -> dict[str, Any]:
+    """Runs the flights pipeline on a broker and returns what happened.
+
+    Args:
+        days: how many days of 2013, from the first of January.
+        seed: of the disorder, repeats and faults that the producer plants.
+        brokers: ``host:port``; None starts the embedded broker for the time of the demo.
+        paced: spread the run over some twenty seconds, for people who watch.
+        report: told about progress: (stage, done, total).
+
+    Returns:
+        Counts, metrics, and how many predictions of the backfill differ from the live ones (none should).
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thalweg-demo-")))
+        warm(lambda done, total: report("compile", done, total))
+        if brokers is None:
+            brokers = stack.enter_context(EmbeddedBroker()).bootstrap
+        settings = {"bootstrap.servers": brokers}
+        planted = _produce(days, seed, settings, report)
+        chain, seconds = _run(settings, folder / "state", planted, PACED_SECONDS if paced else 0.0, report)
+        report("archive", 0, 1)
+        files = archive_topics(flow, settings, folder)
+        parity = verify_archive(flow, settings, files, lambda done, total: report("verify", done, total))
+        result = _summary(chain, planted, seconds)
+        result |= {"parity_compared": parity.compared, "parity_mismatches": parity.faults}
+        return result | {"months": _months(settings, files)}
+
+
+def _produce(days: int, seed: int, settings: Mapping[str, str], report: Report) -> dict[str, int]:
+    """Writes the flights in the order in which things became known, stamped with that time."""
+    records = producer.records(days, seed)
+    topics = {producer.EVENTS: PARTITIONS, producer.LANDINGS: PARTITIONS}
+    Cluster(settings).create_topics(topics)
+    writer = Writer(settings)
+    for done, record in enumerate(records):
+        writer.send(record.topic, crc32(record.key) % PARTITIONS, record.key, record.value, None, record.timestamp_us // 1000)
+        if done % 2000 == 0:
+            report("produce", done, len(records))
+    writer.flush()
+    report("produce", len(records), len(records))
+    return {**records.summary, "messages": len(records)}
+
+
+class _Paced(LiveChain):
+    """A chain that takes its time, so that a run can be watched."""
+
+    def __init__(self, messages: int, seconds: float) -> None:
+        super().__init__(flow)
+        self._seconds_per_message = seconds / messages
+
+    def push(self, raws: list[Raw]) -> list[Row]:
+        until = time.monotonic() + self._seconds_per_message * sum(map(len, raws))
+        rows = super().push(raws)
+        time.sleep(max(0.0, until - time.monotonic()))
+        return rows
+
+
+def _run(
+    settings: Mapping[str, str], state: Path, planted: Mapping[str, int], seconds: float, report: Report
+) -> tuple[LiveChain, float]:
+    """Runs the pipeline to the end of the topics; returns its chain and how long it took."""
+    messages = planted["messages"]
+    chains: list[LiveChain] = []
+
+    def make_chain(_: int) -> LiveChain:
+        chains.append(_Paced(messages, seconds) if seconds else LiveChain(flow))
+        return chains[-1]
+
+    job = job_of(flow, until_end=True, batch_rows=max(256, messages // 200) if seconds else 4096)
+    started = time.monotonic()
+    run_live(job, make_chain, settings, state, progress=lambda c: report("predict", c.read.total(), messages))
+    return chains[0], time.monotonic() - started
+
+
+def _summary(chain: LiveChain, planted: Mapping[str, int], seconds: float) -> dict[str, Any]:
+    counters = chain.shard.counters()
+    panel = chain.shard.panel
+    names = [member.name for member in panel.members]
+    metrics = {name: panel.summary(i)["cumulative"] for i, name in enumerate(names)}
+    losses = [metrics[name]["log_loss"] for name in BASELINES if metrics[name]["log_loss"] is not None]
+    return {
+        "events": counters["read"],
+        "predictions": counters["scored"],
+        **{name: counters[name] for name in ("folded", "duplicate", "late", "quarantined", "rejected")},
+        "labels_joined": counters["predictions_joined"],
+        "labels_timed_out": counters["predictions_timed_out"],
+        "labels_pending": counters["predictions_pending"],
+        "roc_auc": metrics["windows"]["roc_auc"],
+        "static_roc_auc": metrics["own columns"]["roc_auc"],
+        "log_loss": metrics["windows"]["log_loss"],
+        "static_log_loss": metrics["own columns"]["log_loss"],
+        "baseline_log_loss": min(losses, default=None),
+        "alarms": counters["alarms"],
+        "seconds": round(seconds, 3),
+        "events_per_second": round(counters["read"] / seconds),
+        "planted": dict(planted),
+    }
+
+
+def _months(settings: Mapping[str, str], files: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Month by month, how well the served scores rank, with windows and with the row's own columns only."""
+    import pyarrow.parquet as pq
+
+    told = pq.read_table(files[producer.LANDINGS], columns=["flight_id", "arr_delay"]).drop_null()
+    late = dict(zip(told.column(0).to_pylist(), np.asarray(told.column(1)) > 15, strict=True))
+    months: dict[str, tuple[Any, Any]] = {}
+    for record in served(flow, settings):
+        if record["event_id"] in late:
+            windows, own = months.setdefault(record["time"][:7], (totals("binary"), totals("binary")))
+            label = bool(late[record["event_id"]])
+            windows.update(label, Prediction(record["score"], record["decision"]), 1.0)
+            own.update(label, Prediction(record["others"]["own columns"], None), 1.0)
+    return [
+        {
+            "month": month,
+            "labels": windows.read()["labels"],
+            "roc_auc": windows.read()["roc_auc"],
+            "static_roc_auc": own.read()["roc_auc"],
+        }
+        for month, (windows, own) in sorted(months.items())
+    ]

@@ -1,0 +1,39 @@
+"""Compiling every kernel before it is needed, with progress: the first start on a machine takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
+from thalweg.engine.kernels.windows import Program, Ring, Rows, advance, compact
+
+
+def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Calls each kernel once on nothing; instant when the disk cache holds it.
+
+    >>> warm()
+    """
+    steps: list[Callable[[], object]] = [_windows, _rowwise]
+    for done, step in enumerate(steps):
+        progress(done, len(steps))
+        step()
+    progress(len(steps), len(steps))
+
+
+def _rowwise() -> None:
+    for function in (logarithm, sine, cosine):
+        function(np.empty(0))
+
+
+def _windows() -> None:
+    whole = np.empty(0, dtype=np.int64)
+    pairs = np.empty((0, 2), dtype=np.int64)
+    program = Program(np.empty((0, 6), dtype=np.int64), np.empty(0), pairs, -1, 0)
+    segments, acc = np.zeros((0, 4), dtype=np.int64), np.zeros((0, 0, 1))
+    ring = Ring(segments, whole, whole, np.empty((0, 0)), np.zeros(1, dtype=np.int64), acc, pairs)
+    acts, reset = np.empty(0, dtype=np.int8), np.empty(0, dtype=np.bool_)
+    rows = Rows(whole, whole, whole, whole, np.empty((0, 0)), acts, reset, whole)
+    advance(0, rows, ring, program, np.empty((0, 0)))
+    compact(ring, ring, 0, program)
