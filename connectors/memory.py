@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from thalweg.connectors.arrow import columns_of
 from thalweg.engine.batch import NO_TIME, Batch, Log, Reject
 from thalweg.engine.schema import Schema
 
-RowsLike = Sequence[Mapping[str, Any]] | pa.Table | pa.RecordBatch
+RowsLike: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table | pa.RecordBatch
 
 
 def batch_of(rows: RowsLike, schema: Schema, log: Log) -> Batch:

@@ -74,7 +74,9 @@ def _produce(days: int, seed: int, settings: Mapping[str, str], report: Report) 
     Cluster(settings).create_topics(topics)
     writer = Writer(settings)
     for done, record in enumerate(records):
-        writer.send(record.topic, crc32(record.key) % PARTITIONS, record.key, record.value, None, record.timestamp_us // 1000)
+        writer.send(
+            record.topic, crc32(record.key) % PARTITIONS, record.key, record.value, None, record.timestamp_us // 1000
+        )
         if done % 2000 == 0:
             report("produce", done, len(records))
     writer.flush()

@@ -28,4 +28,4 @@ def merged(batches: Sequence[Batch], times: Sequence[Int64]) -> Reading:
 def _prefix_maximum(times: Int64, rows: Int64) -> Int64:
     of_messages = np.full(len(rows), NO_TIME, dtype=np.int64)
     of_messages[rows >= 0] = times[rows[rows >= 0]]
-    return np.maximum.accumulate(of_messages) if len(of_messages) else of_messages  # type: ignore[no-any-return]
+    return np.maximum.accumulate(of_messages) if len(of_messages) else of_messages

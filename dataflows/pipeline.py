@@ -76,7 +76,7 @@ class Pipeline:
     def replay(self, rows: RowsLike, labels: RowsLike | None = None, *, batch_rows: int | None = None) -> Results:
         """Everything that leaves, for rows in memory; ``batch_rows`` cuts them (which cannot matter)."""
         shard, results = self.open(), Results()
-        reading = self._in_memory(rows, labels)
+        reading = self.reading(rows, labels)
         for piece in [reading] if batch_rows is None else reading.pieces(batch_rows):
             results.add(shard.push(piece))
         results.counters.update(shard.counters())
@@ -86,7 +86,8 @@ class Pipeline:
         """What is computed: features, nodes, state layout, bytes per key, models."""
         return explain(self.definition)
 
-    def _in_memory(self, rows: RowsLike, labels: RowsLike | None) -> Reading:
+    def reading(self, rows: RowsLike, labels: RowsLike | None = None) -> Reading:
+        """Rows in memory as a shard reads them."""
         definition = self.definition
         events = batch_of(rows, definition.stream.schema, Log(definition.stream.topic, 0))
         if labels is None:
@@ -112,6 +113,7 @@ def pipeline(
     shards: Literal["partition", "one"] = "partition",
     vector: bool = False,
     metrics_every: int = METRICS_EVERY,
+    headers: Sequence[str] = (),
     topics: Mapping[str, str] | None = None,
 ) -> Pipeline:
     """Features, label and models together.
@@ -129,6 +131,8 @@ def pipeline(
         shards: ``"partition"``: a shard a partition; ``"one"``: one shard reads all partitions.
         vector: whether a prediction record holds the feature vector.
         metrics_every: a metrics record a model every so many predictions of a shard.
+        headers: names of record headers that a prediction passes on, such as ``["traceparent"]`` (they cost the
+            batched producer).
         topics: other names, ``{"predictions": "my.topic"}``.
 
     Raises:
@@ -159,6 +163,7 @@ def pipeline(
         shards=shards,
         vector=vector,
         metrics_every=metrics_every,
+        headers=headers,
     )
     for kind in topics or {}:
         if kind not in KINDS:

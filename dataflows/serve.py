@@ -53,6 +53,9 @@ def job_of(pipeline: Pipeline, **options: Any) -> Job:
 
 
 def dataflow(module: str, brokers: str) -> Dataflow:
-    """For Bytewax's own runner: ``python -m bytewax.run "thalweg.dataflows.serve:dataflow('my.module', 'host:9092')"``."""
+    """For Bytewax's own runner.
+
+    ``python -m bytewax.run "thalweg.dataflows.serve:dataflow('my.module', 'host:9092')"``
+    """
     pipeline = load(module)
     return wired(job_of(pipeline), lambda _: LiveChain(pipeline), {"bootstrap.servers": brokers})

@@ -80,7 +80,15 @@ class Rows:
 class Decider:
     """Counts and join of one shard; :meth:`decide` takes one reading after the other."""
 
-    def __init__(self, label: LabelSpec | None, *, answer_late: bool, metrics_every: int, future_us: int) -> None:
+    def __init__(
+        self,
+        label: LabelSpec | None,
+        *,
+        answer_late: bool,
+        metrics_every: int,
+        future_us: int,
+        pass_on: Sequence[str] = (),
+    ) -> None:
         self.labels = None if label is None else LabelJoin(label)
         self.counts: Counter[str] = Counter()
         self.accepted = 0
@@ -89,6 +97,7 @@ class Decider:
         self._answer_late = answer_late
         self._metrics_every = metrics_every
         self._future_us = future_us
+        self._pass_on = frozenset(pass_on)
 
     def counters(self) -> dict[str, int]:
         """Counts since the first row: each row of the stream has one outcome, each prediction one fate."""
@@ -105,7 +114,7 @@ class Decider:
     ) -> tuple[Decided, list[Reject]]:
         """Goes through a reading; ``newest`` is the watermark behind its last row. Also returns refused labels."""
         self._result, self._refused = Decided(), list[Reject]()
-        self._events, self._places = events, events.selection.places()
+        self._events, self._places = events, events.selection.places(self._pass_on)
         self._after = [*events.watermarks[1:], newest] if events.watermarks else [newest]
         is_event = [batch.log.topic == stream for batch in reading.batches]
         label_places = [] if labels is None else labels.places()
@@ -246,12 +255,12 @@ class Decider:
     def state(self) -> dict[str, Any]:
         """Arrays and bytes by name; :meth:`restore` takes them back."""
         numbers = np.array([self.accepted, self.predicted, self.told])
-        own = {"numbers": numbers, "counts": pack_json(dict(self.counts))}
+        own = {"numbers": numbers, "rows": pack_json(dict(self.counts))}
         return own if self.labels is None else own | self.labels.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         self.accepted, self.predicted, self.told = (int(n) for n in state["numbers"])
-        self.counts = Counter(unpack_json(bytes(state["counts"])))
+        self.counts = Counter(unpack_json(bytes(state["rows"])))
         if self.labels is not None:
             self.labels.restore(state)
 

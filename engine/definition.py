@@ -36,6 +36,7 @@ class Definition:
     shards: Literal["partition", "one"]
     vector: bool
     metrics_every: int
+    headers: tuple[str, ...] = ()
 
     @property
     def stream(self) -> StreamSpec:
@@ -105,6 +106,7 @@ def define(
     shards: Literal["partition", "one"] = "partition",
     vector: bool = False,
     metrics_every: int = METRICS_EVERY,
+    headers: Sequence[str] = (),
 ) -> Definition:
     """Checks a pipeline; see :func:`thalweg.pipeline` for the arguments.
 
@@ -131,7 +133,8 @@ def define(
         cost=_cost(cost),
         shards=shards,
         vector=vector or not models,
-        metrics_every=metrics_every,
+        metrics_every=_rows(metrics_every),
+        headers=_names(headers),
     )
     _check_models(definition)
     return definition
@@ -172,6 +175,18 @@ def _carry(carry: Sequence[str], stream: StreamSpec) -> tuple[str, ...]:
     for name in carry:
         type_of(Col(name), stream.schema, "carry")
     return tuple(carry)
+
+
+def _rows(metrics_every: int) -> int:
+    if not isinstance(metrics_every, int) or metrics_every < 1:
+        raise DefinitionError(f"metrics_every={metrics_every!r}: write a number of predictions, at least 1")
+    return metrics_every
+
+
+def _names(headers: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(headers, str):
+        raise DefinitionError(f"headers={headers!r}: write a list of names, such as headers=[{headers!r}]")
+    return tuple(headers)
 
 
 def _cost(cost: tuple[float, float] | None) -> tuple[float, float] | None:

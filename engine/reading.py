@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from thalweg.engine.batch import Batch, Column, Log
+from thalweg.engine.batch import Batch, Column, Headers, Log
 from thalweg.engine.kernels.arrays import Bool, Int64
 
 
@@ -53,12 +53,13 @@ def in_offset_order(batch: Batch) -> Int64:
 
 class Place(NamedTuple):
     """The row that causes something to leave: its log, offset and record key; ``row`` within its message,
-    where a message holds several rows."""
+    where a message holds several rows; ``headers`` of it that are passed on."""
 
     log: Log
     offset: int
     key: bytes | None
     row: int | None = None
+    headers: Headers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +98,16 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def places(self) -> list[Place]:
-        """Where each row stands."""
+    def places(self, pass_on: Collection[str] = ()) -> list[Place]:
+        """Where each row stands, with its headers of the names ``pass_on``."""
         result = []
         for b, row in zip(self.batch.tolist(), self.rows.tolist(), strict=True):
             batch = self.reading.batches[b]
             key = None if batch.keys is None else batch.keys[row]
             index = None if batch.indices is None else int(batch.indices[row])
-            result.append(Place(batch.log, int(batch.offsets[row]), key, index))
+            headers = batch.headers[row] if pass_on and batch.headers is not None else None
+            passed = [header for header in headers if header[0] in pass_on] if headers else None
+            result.append(Place(batch.log, int(batch.offsets[row]), key, index, passed))
         return result
 
 

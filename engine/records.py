@@ -80,7 +80,7 @@ class Records:
             value["carry"] = {name: column[i] for name, column in self._carry.items()}
         if definition.vector:
             value["vector"] = dict(zip(definition.features.names, served.vector, strict=True))
-        return Row("predictions", place.log.partition, place.key, value)
+        return Row("predictions", place.log.partition, place.key, value, place.headers or [])
 
     def _scores(self, served: Served) -> dict[str, Any]:
         name, version = self._names[0]

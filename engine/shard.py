@@ -46,6 +46,7 @@ class Shard:
             answer_late=stream.late == "score",
             metrics_every=definition.metrics_every,
             future_us=stream.future_us,
+            pass_on=definition.headers,
         )
         self._evaluate = Evaluator(stream.schema)
         self._evaluate_label = Evaluator(stream.schema if definition.label is None else definition.label.schema)

@@ -6,7 +6,7 @@ airport, carrier, route and aircraft (its previous departure from New York; inbo
 
 from __future__ import annotations
 
-from river.compose import Select
+from river.compose import Pipeline, Select
 from river.drift import ADWIN
 from river.linear_model import LogisticRegression
 from river.optim import SGD
@@ -76,7 +76,7 @@ class DelayRisk(FeatureSet, source=Flight, version=1):
     airline_late_6h = enc.target(enc.cross(col.origin, col.carrier), LandsLate, "6h", prior=10)
 
 
-def _logistic() -> object:
+def _logistic() -> Pipeline:
     return StandardScaler() | LogisticRegression(SGD(0.003))
 
 

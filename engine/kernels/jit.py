@@ -71,5 +71,5 @@ def _stamp_with_all_sources(compiled: Any) -> None:
     would go on running their old code. Where a version of Numba hides the stamp, that is what happens.
     """
     cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if hasattr(cache_file, "_source_stamp"):
+    if cache_file is not None and hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _SOURCES)

@@ -4,6 +4,8 @@ Features, online learning and drift alarms from one definition, run live on Kafk
 over Parquet, and in a test, with the same bits.
 """
 
+from typing import Any
+
 from thalweg.dataflows.pipeline import Pipeline, Results, pipeline
 from thalweg.engine.drift.detectors import on_error
 from thalweg.engine.errors import DefinitionError, ThalwegError
@@ -31,4 +33,14 @@ __all__ = [
     "on_error",
     "pipeline",
     "rows",
+    "subscribe",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``subscribe`` needs the Kafka client, which a backfill or a test does not."""
+    if name == "subscribe":
+        from thalweg.connectors.kafka_read import subscribe
+
+        return subscribe
+    raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
