@@ -153,8 +153,8 @@ def _check_local(spec: FeatureSetSpec) -> None:
     """With a shard a partition, only keys that contain the partition key are whole (rule 1 and 6)."""
     key = Col(spec.source.key).canonical
     for aggregate in spec.aggregates:
-        if aggregate.fed_by is not None:
-            continue  # a shard's own labels, as its own model
+        if aggregate.fed_by is not None and not aggregate.by:
+            continue  # the overall mean of target encoding: of the shard's own labels, as its models
         fields = {part.canonical for k in aggregate.by for part in (k.walk() if _is_cross(k) else [k])}
         if key not in fields:
             by = ", ".join(k.canonical for k in aggregate.by) or "nothing"

@@ -138,6 +138,7 @@ def test_binary_with_baselines_beside_it() -> None:
     events, labels = payments()
     flow = pipeline(
         Habits,
+        shards="one",
         label=Fraud,
         models={"first": naive_bayes.GaussianNB(), "prior": baseline.Prior(), "last": baseline.NoChange()},
         carry=["shop"],
@@ -193,7 +194,7 @@ def test_features_only_writes_vectors() -> None:
 
 def test_arrow_in_arrow_out_is_the_same() -> None:
     events, labels = payments(60)
-    flow = pipeline(Habits, label=Fraud, models=[naive_bayes.GaussianNB()], vector=True)
+    flow = pipeline(Habits, shards="one", label=Fraud, models=[naive_bayes.GaussianNB()], vector=True)
     table = flow.run(pa.Table.from_pylist(events), pa.Table.from_pylist(labels))
     assert isinstance(table, pa.Table)
     assert table.column("vector_hash").to_pylist() == [r["vector_hash"] for r in flow.run(events, labels)]
@@ -257,6 +258,7 @@ def test_state_continues_bit_for_bit() -> None:
     events, labels = payments()
     flow = pipeline(
         Habits,
+        shards="one",
         label=Fraud,
         models=[tree.HoeffdingTreeClassifier(grace_period=20), baseline.Prior()],
         drift=[on_error(drift.ADWIN())],
@@ -279,7 +281,7 @@ def test_state_continues_bit_for_bit() -> None:
 def test_static_member_sees_only_its_columns() -> None:
     events, labels = payments()
     only = Select("amount") | preprocessing.StandardScaler() | linear_model.LogisticRegression()
-    flow = pipeline(Habits, label=Fraud, models={"all": naive_bayes.GaussianNB(), "own": only})
+    flow = pipeline(Habits, shards="one", label=Fraud, models={"all": naive_bayes.GaussianNB(), "own": only})
     alone = pipeline(
         type("Own", (FeatureSet,), {"amount": Habits.spec().features[0].expr}, source=Payment),
         label=Fraud,
@@ -291,7 +293,7 @@ def test_static_member_sees_only_its_columns() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda: pipeline(Habits, models=[baseline.Prior()]), "label=Fraud"),
+        (lambda: pipeline(Habits, shards="one", models=[baseline.Prior()]), "label=Fraud"),
         (lambda: pipeline(Plain, label=Fraud, models=[tree.HoeffdingTreeRegressor()]), "HoeffdingTreeRegressor"),
         (lambda: pipeline(Plain, label=Fraud, models=[baseline.Prior()], cost=(0, 1)), "false alarm"),
         (lambda: pipeline(Plain, label=Fraud, models=[baseline.Prior()], carry=["amuont"]), "col.amount"),
@@ -313,3 +315,8 @@ def test_an_aggregate_by_another_key_needs_one_shard() -> None:
         pipeline(ByShop)
     events, _ = payments(30)
     assert pipeline(ByShop, shards="one").run(events)[-1]["vector"]["seen"] > 1
+
+
+def test_a_target_encoding_by_another_key_needs_one_shard() -> None:
+    with pytest.raises(DefinitionError, match="shards='one'"):
+        pipeline(Habits, label=Fraud, models=[baseline.Prior()])

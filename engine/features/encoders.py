@@ -74,7 +74,8 @@ class _Encoders:
 
         ``(sum + prior * overall) / (count + prior)`` over the labels that were read before the row and
         whose ``available`` time is in ``(e.time - window, e.time]``: no label is seen early. Null until
-        there is a label. Micci-Barreca, SIGKDD Explorations 3(1), 2001, section 3, with fixed weights.
+        there is a label. ``overall`` is of the shard's labels, as its models are. Micci-Barreca, SIGKDD
+        Explorations 3(1), 2001, section 3, with fixed weights.
         """
         if not (isinstance(label, type) and issubclass(label, Label)):
             raise DefinitionError(f"target(..., {label!r}): write the Label class, such as LandsLate")
