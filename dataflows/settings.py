@@ -39,7 +39,7 @@ _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunSettings:
     """How a run goes, the ``[run]`` table; none of it can change a result.
 
     Attributes:
@@ -66,7 +66,7 @@ class Settings:
     """What was given, checked; ``kafka`` holds librdkafka's names, its secrets are masked in ``repr``."""
 
     kafka: Mapping[str, str] = field(default_factory=dict)
-    run: Run = field(default_factory=Run)
+    run: RunSettings = field(default_factory=RunSettings)
 
     @classmethod
     def load(
@@ -79,7 +79,7 @@ class Settings:
     ) -> Settings:
         """Reads ``config`` (default: thalweg.toml in the working folder, if there); arguments go above all.
 
-        ``run`` are fields of :class:`Run`; None means not given.
+        ``run`` are fields of :class:`RunSettings`; None means not given.
 
         Raises:
             SettingsError: a setting is unknown, has the wrong type, or is a secret in the open.
@@ -96,7 +96,7 @@ class Settings:
             SERVERS if name == "brokers" else name: _kafka(name, given, environment)
             for name, given in tables["kafka"].items()
         }
-        return cls(kafka, Run(**{name: _run(name, given) for name, given in tables["run"].items()}))
+        return cls(kafka, RunSettings(**{name: _run(name, given) for name, given in tables["run"].items()}))
 
     def client(self) -> dict[str, str]:
         """What connectors take to reach the brokers.
@@ -131,7 +131,7 @@ class Settings:
         return {"kafka": kafka, "run": asdict(self.run)}
 
 
-_RUN_TYPES = {f.name: type(getattr(Run(), f.name)) for f in fields(Run)}
+_RUN_TYPES = {f.name: type(getattr(RunSettings(), f.name)) for f in fields(RunSettings)}
 _KNOWN = {"kafka": ["brokers", *sorted(ALLOWED - {SERVERS})], "run": list(_RUN_TYPES)}
 
 
