@@ -165,6 +165,9 @@ class Decider:
         event_id = events.event_ids[i]
         if self.labels is not None and event_id is not None and (served is not None or told is None):
             self._remember(self.labels, event_id, i, served, place)
+        elif self.labels is not None and served is not None:
+            self.labels.give_up(served)
+            self._step(GIVE_UP, place, served)
         self.accepted += 1
         if told is not None:
             self._tell(told, events.watermarks[i], place)

@@ -108,9 +108,14 @@ class LabelJoin:
         return known, was_early
 
     def serve(self, event_id: Any, known: Known, served: Served) -> Served | None:
-        """A prediction was made; returns the oldest waiting one if it had to give way."""
+        """A prediction was made; returns the oldest waiting one if it had to give way.
+
+        One whose label is known does not wait: :meth:`join` it at once.
+        """
         self.predictions["made"] += 1
         known.served.append(served)
+        if known.label is not None:
+            return None
         self._waiting[served.number] = (event_id, served)
         heapq.heappush(self._deadlines, (served.time + self.spec.horizon_us, served.row_id, event_id))
         if len(self._waiting) <= self.spec.pending:
@@ -118,6 +123,11 @@ class LabelJoin:
         _, (_, oldest) = self._waiting.popitem(last=False)
         self._close(oldest, EVICTED, "evicted")
         return oldest
+
+    def give_up(self, served: Served) -> None:
+        """A prediction was made for a row without an id: no label can ever be told for it."""
+        self.predictions["made"] += 1
+        self._close(served, EVICTED, "evicted")
 
     def join(self, served: Served) -> None:
         """The prediction has its label."""
