@@ -40,6 +40,29 @@ class Reading:
         return [Reading(self.batches, self.which[i : i + messages], self.rows[i : i + messages]) for i in cuts]
 
 
+    def in_order(self, rejects: Sequence[Reject]) -> list[Reject]:
+        """Rejects of these messages in the order in which those are read, which no cut can change."""
+        if not rejects:
+            return []
+        offsets = self._offsets()
+        positions = np.empty(len(rejects), dtype=np.int64)
+        for log in {reject.log for reject in rejects}:
+            own = np.array([batch.log == log for batch in self.batches], dtype=np.bool_)
+            at = np.flatnonzero(own[self.which])
+            mine = [k for k, reject in enumerate(rejects) if reject.log == log]
+            positions[mine] = at[np.searchsorted(offsets[at], [rejects[k].offset for k in mine])]
+        return [rejects[k] for k in np.argsort(positions, kind="stable").tolist()]
+
+    def _offsets(self) -> Int64:
+        """The offset of every message, int64[m]."""
+        result = np.empty(len(self), dtype=np.int64)
+        for b in np.unique(self.which).tolist():
+            batch, at = self.batches[b], self.which == b
+            refused = np.array([reject.offset for reject in reversed(batch.rejects)], dtype=np.int64)
+            result[at] = np.concatenate([batch.offsets, refused])[self.rows[at]]  # -1 - k is reject number k
+        return result
+
+
 def in_offset_order(batch: Batch) -> Int64:
     """Rows and rejects (``-1 - k``) of a batch, by offset."""
     rows = np.arange(len(batch))

@@ -76,10 +76,10 @@ class Shard:
         events = Selection.of(reading, stream.topic, self._nothing[stream.topic])
         passed = self._gate.pass_(events.columns, events.append)
         decided, refused = self._decide(reading, events, passed)
-        refused += _rejects(reading)
         refused += self._turned_away(events, passed)
+        refused += _rejects(reading)
         vectors = self._vectors(events, passed, decided)
-        letters = [dead_letter(reject) for reject in sorted(refused, key=lambda r: (r.log, r.offset))]
+        letters = [dead_letter(reject) for reject in reading.in_order(refused)]
         return letters + list(self._carry_out(decided.steps, vectors))
 
     def _decide(self, reading: Reading, events: Selection, passed: Passed) -> tuple[Decided, list[Reject]]:
