@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thalweg.engine.batch import Batch, Column, Headers, Log
+from thalweg.engine.batch import Batch, Column, Headers, Log, Reject
 from thalweg.engine.kernels.arrays import Bool, Int64
 
 
@@ -38,7 +38,6 @@ class Reading:
         """The same messages in readings of at most ``messages``; how a log is cut cannot matter."""
         cuts = range(0, len(self), messages)
         return [Reading(self.batches, self.which[i : i + messages], self.rows[i : i + messages]) for i in cuts]
-
 
     def in_order(self, rejects: Sequence[Reject]) -> list[Reject]:
         """Rejects of these messages in the order in which those are read, which no cut can change."""
