@@ -17,7 +17,7 @@ from thalweg.engine.batch import NO_TIME
 from thalweg.engine.features.expressions import Agg, Expr
 from thalweg.engine.kernels.accumulate import OPS, WIDTH
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
-from thalweg.engine.kernels.windows import ENTER, LIFETIME, ROWS, SLIDING, Program, Ring, Rows, advance, compact
+from thalweg.engine.kernels.windows import ENTER, LIFETIME, LOOK, ROWS, SLIDING, Program, Ring, Rows, advance, compact
 from thalweg.engine.snapshot import pack_json, unpack_json
 
 _KINDS = {"sliding": SLIDING, "rows": ROWS, "lifetime": LIFETIME}
@@ -124,7 +124,7 @@ class GroupState:
             keys: n keys, ``None`` for null (reads nothing, enters nothing).
             times, watermarks, ids: int64[n].
             values: float64[n, columns of the group], NaN for null.
-            acts: int8[n], LEAVE, ENTER or REMOVE.
+            acts: int8[n], LEAVE, ENTER, REMOVE or LOOK.
             out_rows: int64[n], the row of the result that a row fills, or -1.
             reads: how many rows the result has.
 
@@ -166,7 +166,8 @@ class GroupState:
                 continue
             slot = known.get(key)
             if slot is not None:
-                known.move_to_end(key)
+                if act != LOOK:
+                    known.move_to_end(key)
             elif act == ENTER:
                 slot, reset[i] = self._take(key)
             else:

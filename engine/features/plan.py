@@ -22,7 +22,7 @@ from thalweg.engine.features.groups import Group, GroupState
 from thalweg.engine.features.operators import as_number, number
 from thalweg.engine.features.stream import LabelSpec
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
-from thalweg.engine.kernels.windows import ENTER, LEAVE
+from thalweg.engine.kernels.windows import ENTER, LEAVE, LOOK
 
 Value = float | str | None
 _NULL, _NUMBER, _TEXT = b"\x00", b"\x01", b"\x02"
@@ -196,7 +196,8 @@ class FeatureState:
             where = self._evaluate(group.where, known, n)
             folds = accepted & where.values & where.valid
         values = [as_number(self._evaluate(value, known, n)) for value in group.values]
-        return np.where(folds, ENTER, LEAVE).astype(np.int8), np.column_stack(values) if values else np.empty((n, 0))
+        acts = np.where(folds, ENTER, _reading(accepted))
+        return acts.astype(np.int8), np.column_stack(values) if values else np.empty((n, 0))
 
     def _advance_labels(
         self,
@@ -224,7 +225,7 @@ class FeatureState:
             together([tell.watermark for tell in tells], events.watermarks),
             together([tell.label_id for tell in tells], events.ids),
             np.repeat(values[:, None], len(state.group.values), axis=1),
-            together([tell.act for tell in tells], np.full(n, LEAVE)).astype(np.int8),
+            together([tell.act for tell in tells], _reading(events.accepted)).astype(np.int8),
             together([-1] * len(tells), out_rows),
             reads,
         )
@@ -236,3 +237,8 @@ class FeatureState:
             column = self._evaluate(feature.expr, known, n)
             columns.append(column if feature.is_text else number(as_number(column), column.valid))
         return Vectors(self.plan.spec.names, columns, n)
+
+
+def _reading(accepted: Bool) -> Int64:
+    """What a row that does not enter does: a late one that wants an answer touches no state."""
+    return np.where(accepted, LEAVE, LOOK)

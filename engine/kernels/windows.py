@@ -21,8 +21,8 @@ from thalweg.engine.kernels.jit import kernel
 # Kinds of windows.
 SLIDING, ROWS, LIFETIME = range(3)
 
-# What a row does to its window.
-LEAVE, ENTER, REMOVE = range(3)
+# What a row does to its window; LOOK leaves it, too, and does not even count as a use of its key.
+LEAVE, ENTER, REMOVE, LOOK = range(4)
 
 
 class Program(NamedTuple):
@@ -54,8 +54,8 @@ class Ring(NamedTuple):
 
 class Rows(NamedTuple):
     """Input: slot int64[n] (-1 = the key is null or unknown), time int64[n], watermark int64[n], id int64[n],
-    values float64[n, columns] (NaN = null), acts int8[n] (LEAVE, ENTER the window, or REMOVE the row of that time
-    and id), reset bool[n] (the slot
+    values float64[n, columns] (NaN = null), acts int8[n] (LEAVE or LOOK, ENTER the window, or REMOVE the row of
+    that time and id), reset bool[n] (the slot
     was taken from another key just before this row), out_row int64[n] (row of ``out`` to fill, or -1)."""
 
     slots: Int64
