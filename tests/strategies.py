@@ -269,12 +269,14 @@ _MESSAGE = st.tuples(st.integers(0, 11), st.integers(0, 1), _STEP, _APPEND, st.s
 
 
 @st.composite
-def messages(draw: st.DrawFn, definition: Definition, size: int = 40) -> tuple[Message, ...]:
-    """One disordered sequence over two partitions of every topic, at most ``size`` long."""
+def messages(
+    draw: st.DrawFn, definition: Definition, size: int = 40, after: tuple[Message, ...] = ()
+) -> tuple[Message, ...]:
+    """One disordered sequence over two partitions of every topic: ``after``, and up to ``size`` more."""
     own = definition.label is not None and definition.label.own_topic
-    result: list[Message] = []
-    offsets: dict[Log, int] = {}
-    newest = START
+    result = list(after)
+    offsets = {m.log: m.offset for m in after}
+    newest = max((m.row["at"] or START for m in after), default=START)
     for which, partition, step, append, gap, event in draw(_lists(size)):
         log = Log(LABELS if own and which in (1, 2, 3, 4) else EVENTS, partition)
         time = max(newest + round(step * SECOND), 0)

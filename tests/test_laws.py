@@ -7,6 +7,8 @@ described in ``tests/strategies.py``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.naive import Prediction, Twin
-from tests.readings import caused_by, from_arrow, from_dicts, from_json, part, push, reading, run
-from tests.strategies import Case, Message, cases, messages, split
+from tests.readings import caused_by, from_arrow, from_json, part, push, reading, run
+from tests.strategies import EVENTS, Case, Message, cases, definitions, messages, split
 from thalweg.engine.batch import Row
 from thalweg.engine.definition import Definition
 from thalweg.engine.features.expressions import Agg
+from thalweg.engine.features.gate import OUTCOMES
+from thalweg.engine.learning.labels import OUTCOMES as LABEL_OUTCOMES
 from thalweg.engine.shard import Shard
 
 CUTS = st.lists(st.integers(1, 40), max_size=8)
@@ -83,3 +87,132 @@ def agrees(expr: Any, found: Any, expected: Any) -> bool:
         if expr.op in ("var", "std", "decayed_sum"):
             return math.isclose(found, expected, rel_tol=1e-12, abs_tol=1e-300)
     return type(found) is type(expected) and found == expected
+
+
+# Law 1: cuts, and restarts between them
+
+
+@given(cases(learns=True), CUTS, CUTS)
+def test_cuts_cannot_matter(case: Case, cuts: list[int], batches: list[int]) -> None:
+    """Other pieces, other batches, single messages: the same rows in the same order, and the same counts."""
+    cuts_agree(case, cuts, batches)
+
+
+@pytest.mark.slow
+@given(cases(size=150, learns=True), CUTS, CUTS)
+def test_cuts_cannot_matter_on_long_logs(case: Case, cuts: list[int], batches: list[int]) -> None:
+    cuts_agree(case, cuts, batches)
+
+
+def cuts_agree(case: Case, cuts: list[int], batches: list[int]) -> None:
+    """Law 1."""
+    whole = run(case)
+    assert run(case, cuts=cuts, batches=batches) == whole
+    assert run(case, cuts=range(200)) == whole
+    for messages_, (rows, _) in zip(case.shards, whole, strict=True):
+        pieces = reading(messages_, case.definition).pieces(3)
+        assert push(Shard(case.definition), pieces) == rows
+
+
+@given(cases(learns=True), st.integers(0, 40), CUTS)
+def test_a_restored_shard_continues_bit_for_bit(case: Case, cut: int, cuts: list[int]) -> None:
+    """Law 4, second half: a seed state plus the rest equals the whole, and so does the state behind it."""
+    for messages_, (rows, counters) in zip(case.shards, run(case), strict=True):
+        definition = case.build()
+        whole = reading(messages_, definition)
+        first, second = Shard(definition), Shard(case.build())
+        before = push(first, [part(whole, 0, cut)])
+        second.restore(first.snapshot())
+        bounds = sorted({cut, len(messages_), *(c for c in cuts if cut < c < len(messages_))})
+        after = push(second, [part(whole, low, high) for low, high in pairwise(bounds)])
+        assert {kind: before[kind] + after[kind] for kind in rows} == rows
+        assert second.counters() == counters
+
+
+# Law 4: parity of the ways in
+
+
+@given(cases(learns=True), CUTS, st.sampled_from([from_arrow, from_json]))
+def test_batch_stream_parity(case: Case, batches: list[int], decode_as: Any) -> None:
+    """Dicts, Arrow tables and JSON bytes give the same bits, however the logs are divided into batches."""
+    expected = [(normal(rows), counters) for rows, counters in run(case)]
+    assert [(normal(rows), counters) for rows, counters in run(case, decode_as, batches=batches)] == expected
+
+
+def normal(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Without the wording of what is wrong with a row, which names the codec's own types."""
+    return {**rows, "dlq": [without_detail(row) for row in rows["dlq"]]}
+
+
+def without_detail(row: Row) -> Row:
+    """A dead letter without its ``thalweg.detail``."""
+    return Row(row.kind, row.partition, row.key, row.value, [h for h in row.headers if h[0] != "thalweg.detail"])
+
+
+# Law 6: no future
+
+
+@given(st.data())
+def test_asof_no_future(data: st.DataObject) -> None:
+    """Whatever comes after a message, nothing that left up to it changes: no vector, score, alarm or count."""
+    build = data.draw(definitions(learns=True))
+    past = data.draw(messages(build(), 25))
+    together = data.draw(messages(build(), 25, after=past))
+    no_future(build(), past, together)
+
+
+def no_future(definition: Definition, past: Sequence[Message], together: Sequence[Message]) -> None:
+    """Law 6: what ``past`` makes leave is how what ``together``, which begins with it, makes leave begins."""
+    assert together[: len(past)] == past
+    for known, more in zip(split(past, definition), split(together, definition), strict=True):
+        rows = push(Shard(definition), [reading(known, definition)])
+        longer = push(Shard(definition), [reading(more, definition)])
+        for kind, found in rows.items():
+            assert longer[kind][: len(found)] == found
+
+
+# Identities
+
+
+@given(cases(learns=True))
+def test_every_row_has_one_outcome_and_every_prediction_one_fate(case: Case) -> None:
+    """Rules 5 and 7: the counts add up, also in every metrics record, and agree with what left."""
+    label = case.definition.label
+    for messages_, (rows, counters) in zip(case.shards, run(case), strict=True):
+        for counts in [counters, *(row.value["counters"] for row in rows["metrics"])]:  # type: ignore[index,call-overload]
+            counts_add_up(counts, label is not None)
+        events = [m for m in messages_ if m.log.topic == EVENTS]
+        answers = [row.value for row in rows["predictions"]]
+        assert counters["read"] == len(events)
+        assert counters["scored"] == sum("late" not in answer for answer in answers)  # type: ignore[operator]
+        assert counters["alarms"] == len(rows["alarms"])
+        turned_away = (
+            counters["rejected"]
+            + counters["quarantined"]
+            + (counters["late"] if case.definition.stream.late == "dlq" else 0)
+        )
+        of_events = [row for row in rows["dlq"] if caused_by(row)[0] == EVENTS]
+        assert len(of_events) == turned_away
+        if label is not None and label.own_topic:
+            assert counters["labels_read"] == len(messages_) - len(events)
+            assert counters["labels_rejected"] == len(rows["dlq"]) - len(of_events)
+        ids = [row_id(row) for kind in rows.values() for row in kind]
+        assert len(set(ids)) == len(ids)
+
+
+def counts_add_up(counts: dict[str, int], labelled: bool) -> None:
+    """``read`` is the sum of the outcomes; predictions and labels likewise."""
+    assert counts["read"] == sum(counts[name] for name in ("rejected", *OUTCOMES))
+    if labelled:
+        fates = ("joined", "timed_out", "evicted", "pending")
+        assert counts["scored"] == sum(counts[f"predictions_{fate}"] for fate in fates)
+        assert counts["labels_read"] == sum(counts[f"labels_{name}"] for name in LABEL_OUTCOMES)
+    assert all(n >= 0 for n in counts.values())
+
+
+def row_id(row: Row) -> Any:
+    """The id of an output row."""
+    if row.kind == "dlq":
+        return dict(row.headers)["thalweg.id"]
+    assert row.value is not None and not isinstance(row.value, bytes)
+    return row.value["id"]
