@@ -1,0 +1,207 @@
+"""The Kafka sink, at-least-once: a fixed number of parts, the journal acknowledged before the outputs it covers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import orjson
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from thalweg.connectors.journal import Record
+from thalweg.connectors.kafka_config import logger, producer_config
+from thalweg.connectors.kafka_source import shard_key
+from thalweg.engine.batch import Row
+from thalweg.engine.errors import ThalwegError
+
+POLL_S = 0.05
+FLUSH_S = 1.0
+CLOSE_S = 10.0
+CONNECT_S = 5.0
+BATCH_ROWS = 1000
+KINDS = ("predictions", "alarms", "metrics", "dlq", "journal")
+
+
+class DeliveryError(ThalwegError):
+    """The broker did not take a record; the message says which topic, which partition and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one journal record made leave a shard; ``followed`` when the record is on its topic already."""
+
+    record: Record
+    rows: list[Row]
+    followed: bool
+
+
+class KafkaSink(FixedPartitionedSink[Output, None]):
+    """Writes each row to the topic of its kind, with the key and the partition of its source.
+
+    ``topics`` maps every kind (``KINDS``) to a topic. There is one part per shard, whatever the number of workers.
+    After a crash the outputs since the last epoch are written again, with the same ids and values. Parts raise
+    :class:`DeliveryError`; :meth:`check` raises one that came too late for its part.
+    """
+
+    def __init__(self, settings: Mapping[str, str], topics: Mapping[str, str], shards: Sequence[int]) -> None:
+        self._topics = dict(topics)
+        self._shards = sorted(shards)
+        # All shards of a process share these two; the journal's sends at once.
+        self._outputs, self._journal = (
+            Writer(settings),
+            Writer({"compression.type": "lz4", **settings, "linger.ms": "0"}),
+        )
+
+    def list_parts(self) -> list[str]:
+        return [shard_key(number) for number in self._shards]
+
+    def part_fn(self, item_key: str) -> int:
+        return self._shards.index(int(item_key.removeprefix("shard-")))
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> ShardWriter:
+        return ShardWriter(self._outputs, self._journal, self._topics)
+
+    def check(self) -> None:
+        """Raises what went wrong while the parts were being closed, where they may not raise."""
+        self._outputs.check()
+
+
+class ShardWriter(StatefulSinkPartition[Output, None]):
+    """One shard's part. The journal has a producer of its own, so that waiting for it waits for nothing else."""
+
+    def __init__(self, outputs: Writer, journal: Writer, topics: Mapping[str, str]) -> None:
+        self._outputs = outputs
+        self._journal = journal
+        self._topics = topics
+
+    def write_batch(self, values: list[Output]) -> None:
+        records = [value.record for value in values if not value.followed]
+        for record in records:
+            self._journal.send(
+                self._topics["journal"],
+                record.shard,
+                shard_key(record.shard).encode(),
+                record.encode(),
+                timestamp=record.read_at // 1000,
+            )
+        if records:
+            self._journal.flush()
+        for value in values:
+            for (kind, partition), rows in groupby(_grouped(value.rows), _place):
+                self._outputs.send_rows(self._topics[kind], partition, list(rows))
+        self._outputs.check()
+
+    def snapshot(self) -> None:
+        self._outputs.flush()
+
+    def close(self) -> None:
+        """Never raises, because Bytewax aborts the process then; :meth:`KafkaSink.check` raises instead."""
+        self._outputs.flush_for(CLOSE_S)
+
+
+class Writer:
+    """An idempotent producer that stops at the first record that was not delivered."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._failure: str | None = None
+        self._producer = Producer(producer_config(settings) | {"on_delivery": self._on_delivery})
+        # Connects now: unconnected, an idempotent producer looks for a broker every half second only.
+        with contextlib.suppress(KafkaException):
+            self._producer.list_topics(timeout=CONNECT_S)
+        self._batches = hasattr(self._producer, "produce_batch")
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]] | None = None,
+        timestamp: int = 0,
+    ) -> None:
+        """Queues a record; waits while the queue is full."""
+        more: dict[str, Any] = {"headers": headers} if headers else {}
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, timestamp=timestamp, **more)
+                return
+            except BufferError:
+                self._wait()
+            except KafkaException as error:
+                raise DeliveryError(_undelivered(topic, partition, error.args[0])) from None
+
+    def send_rows(self, topic: str, partition: int, rows: Sequence[Row]) -> None:
+        """Queues the rows, in order; by the batch where none has headers, which batches cannot carry."""
+        if not self._batches or any(row.headers for row in rows):
+            for row in rows:
+                self.send(topic, partition, row.key, _encoded(row), row.headers)
+            return
+        messages = [{"key": row.key, "value": _encoded(row)} for row in rows]
+        for at in range(0, len(messages), BATCH_ROWS):
+            self._send_batch(topic, partition, messages[at : at + BATCH_ROWS])
+
+    def check(self) -> None:
+        """Serves delivery reports; raises if one was an error."""
+        self._producer.poll(0)
+        if self._failure is not None:
+            raise DeliveryError(self._failure)
+
+    def flush(self) -> None:
+        """Returns when the broker has taken everything; ends with an error after ``message.timeout.ms``."""
+        while self._producer.flush(FLUSH_S):
+            self.check()
+        self.check()
+
+    def flush_for(self, seconds: float) -> None:
+        """As :meth:`flush`, but never raises and gives up after a while; :meth:`check` raises then."""
+        left = self._producer.flush(seconds)
+        if left and self._failure is None:
+            self._failure = f"{left} records were not taken by the broker within {seconds:g} s of closing"
+        if self._failure is not None:
+            logger.error("%s", self._failure)
+
+    def _send_batch(self, topic: str, partition: int, messages: list[dict[str, Any]]) -> None:
+        # The partition must be the call's: one in a message is ignored. What was not queued is marked in its dict.
+        while self._producer.produce_batch(topic, messages, partition=partition) < len(messages):
+            messages = [message for message in messages if "_error" in message]
+            for message in messages:
+                reason = message.pop("_error")
+                if reason.code() != KafkaError._QUEUE_FULL:
+                    raise DeliveryError(_undelivered(topic, partition, reason))
+            self._wait()
+
+    def _wait(self) -> None:
+        self._producer.poll(POLL_S)
+        self.check()
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._failure is None:
+            self._failure = _undelivered(str(message.topic()), message.partition(), error)
+
+
+def _grouped(rows: list[Row]) -> list[Row]:
+    """By topic and partition, each in the order in which it came."""
+    places = set(map(_place, rows))
+    return rows if len(places) < 2 else sorted(rows, key=_place)
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row.kind, row.partition
+
+
+def _encoded(row: Row) -> bytes | None:
+    value = row.value
+    return (
+        value if value is None or isinstance(value, bytes) else orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    )
+
+
+def _undelivered(topic: str, partition: int | None, error: KafkaError) -> str:
+    hint = ""
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        hint = "; raise max.message.bytes of the topic, and message.max.bytes of the client"
+    return f"{topic}[{partition}] did not take a record: {error.str()} ({error.name()}){hint}"
