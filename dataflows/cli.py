@@ -102,16 +102,14 @@ def demo(days: int, seed: int, as_json: bool, brokers: str | None) -> None:
       thalweg demo --days 7 --json
     """
     from thalweg.dataflows.demo import demo as run_demo
+    from thalweg.dataflows.demo import told
 
     with console.progress() as report:
         result = run_demo(days, seed, brokers, paced=not as_json and sys.stdout.isatty(), report=report)
     if as_json:
         click.echo(json.dumps(result))
     else:
-        months = result.pop("months", [])
-        console.facts(f"{days} days of flights", result)
-        if months:
-            console.table(list(months[0]), [list(month.values()) for month in months])
+        click.echo(told(days, result))
     if result["parity_mismatches"]:
         raise click.ClickException(f"{result['parity_mismatches']} predictions differ between live and backfill")
 
@@ -338,7 +336,8 @@ def init(name: str, folder: str | None) -> None:
 def broker(port: int | None, data: str | None) -> None:
     """Run a Kafka broker for development.
 
-    It is for this machine only, and stops on Ctrl-C. In production, use a Kafka cluster: this one forgets its last second when it is killed.
+    It is for this machine only, and stops on Ctrl-C. In production, use a Kafka cluster: this one forgets its last
+    second when it is killed.
 
     \b
       thalweg broker

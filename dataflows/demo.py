@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -110,8 +111,17 @@ def _run(
         return chains[-1]
 
     job = job_of(flow, until_end=True, batch_rows=max(256, messages // 200) if seconds else 4096)
-    started = time.monotonic()
-    run_live(job, make_chain, settings, state, progress=lambda c: report("predict", c.read.total(), messages))
+    started, stop = time.monotonic(), threading.Event()
+    run_live(
+        job,
+        make_chain,
+        settings,
+        state,
+        stop=stop,
+        progress=lambda counts: report("predict", counts.read.total(), messages),
+    )
+    if stop.is_set():  # by Ctrl-C, which a live run takes as the wish to end well
+        raise KeyboardInterrupt
     return chains[0], time.monotonic() - started
 
 
@@ -162,3 +172,63 @@ def _months(settings: Mapping[str, str], files: Mapping[str, Path]) -> list[dict
         }
         for month, (windows, own) in sorted(months.items())
     ]
+
+
+def told(days: int, result: Mapping[str, Any]) -> str:
+    """What happened, for a person to read.
+
+    >>> print(told(2, EXAMPLE).splitlines()[0])
+    2 days of flights out of New York, from 2013-01-01, through Kafka in 1.2 seconds
+    """
+    r = result
+    turned_away = r["late"] + r["quarantined"] + r["rejected"]
+    differ = r["parity_mismatches"]
+    same = "all the same, bit for bit" if differ == 0 else f"{differ:,} DIFFER"
+    lines = [
+        f"{days} days of flights out of New York, from 2013-01-01, through Kafka in {r['seconds']:.1f} seconds",
+        "",
+        f"  {r['events']:>9,} events: {r['predictions']:,} asked for a prediction, {r['folded']:,} moved state only,",
+        f"            {r['duplicate']:,} repeats were dropped, {turned_away:,} went to the dead-letter topic",
+        f"            ({r['late']} late, {r['quarantined']} from the future, {r['rejected']} malformed)",
+        f"  {r['labels_joined']:>9,} flights landed and taught the models; {r['labels_timed_out']:,} never told",
+        f"            (cancelled, diverted), {r['labels_pending']:,} were still waited for",
+        f"  {r['alarms']:>9,} alarms: the error of the model that serves had shifted",
+        f"  {r['parity_compared']:>9,} predictions were recomputed from an archive: {same}",
+        "",
+        "Will it land more than 15 minutes late?       ROC AUC   log loss",
+        _model("with what has happened by now (windows)", r["roc_auc"], r["log_loss"]),
+        _model("the same model on the row's own columns", r["static_roc_auc"], r["static_log_loss"]),
+        _model("the best baseline", None, r["baseline_log_loss"]),
+    ]
+    if len(r["months"]) > 1:
+        lines += ["", "  month      landings   ROC AUC with windows   own columns     gain"]
+    for month in r["months"] if len(r["months"]) > 1 else []:
+        windows, own = month["roc_auc"], month["static_roc_auc"]
+        gain = "" if windows is None or own is None else f"{windows - own:+.3f}"
+        lines.append(
+            f"  {month['month']}  {month['labels']:>9,}   {_figure(windows):>20}   {_figure(own):>11}   {gain:>6}"
+        )
+    lines += [
+        "",
+        "Next: thalweg explain thalweg.dataflows.flights   what is computed, and the state it keeps",
+        "      thalweg init fraud                          a pipeline of your own to start from",
+    ]
+    return "\n".join(lines)
+
+
+def _model(what: str, roc_auc: float | None, log_loss: float | None) -> str:
+    return f"  {what:<43} {_figure(roc_auc):>7}   {_figure(log_loss):>8}"
+
+
+def _figure(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
+
+
+EXAMPLE: dict[str, Any] = {
+    **dict.fromkeys(("events", "predictions", "folded", "duplicate", "late", "quarantined", "rejected"), 1),
+    **dict.fromkeys(("labels_joined", "labels_timed_out", "labels_pending", "alarms", "parity_compared"), 1),
+    **dict.fromkeys(("roc_auc", "static_roc_auc", "log_loss", "static_log_loss", "baseline_log_loss"), 0.5),
+    "seconds": 1.2,
+    "parity_mismatches": 0,
+    "months": [],
+}
