@@ -80,7 +80,7 @@ def vector_hash(vector: Sequence[Value]) -> str:
     float64, or length and UTF-8 (rule 10 of the contract).
 
     >>> vector_hash([1.0, None, "JFK"])
-    '0d3bb4f2e2d3d8f5'
+    'bff378a3592d2262'
     """
     return xxhash.xxh64_hexdigest(b"".join(map(_encoded, vector)))
 
