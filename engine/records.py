@@ -5,6 +5,7 @@ No clock, host or attempt is in a row. The key and the partition are the source'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ class Records:
         self._names = [(member.name, member.version) for member in panel.members]
         windows = [a.window.length for a in definition.features.aggregates if a.window.kind == "sliding"]
         self._longest_us = max(windows, default=0)
+        self._alarmed: tuple[Place | None, Counter[tuple[str, str]]] = None, Counter()
 
     def begin(self, columns: dict[str, Column], times: Int64, accepted: Bool, first_time: int) -> None:
         """The rows that ask for a prediction next; ``times`` int64[n] as of which they are answered."""
@@ -108,10 +110,19 @@ class Records:
         return rows
 
     def alarm(self, alarm: Alarm, place: Place) -> Row:
-        """A detector found a change at the row that stands at ``place``."""
+        """A detector found a change at the row that stands at ``place``.
+
+        One row can make a detector alarm several times (its label answers several predictions); the second
+        alarm is called ``ADWIN 2`` in its id.
+        """
+        if self._alarmed[0] != place:
+            self._alarmed = place, Counter()
+        self._alarmed[1][alarm.detector, alarm.version] += 1
+        nth = self._alarmed[1][alarm.detector, alarm.version]
+        name = alarm.detector if nth == 1 else f"{alarm.detector} {nth}"
         cause = {"topic": place.log.topic, "partition": place.log.partition, "offset": place.offset}
         value = {
-            "id": row_id("alarms", place, alarm.detector, alarm.version),
+            "id": row_id("alarms", place, name, alarm.version),
             "cause": cause,
             "model": self._names[0][0],
             "version": self._names[0][1],
