@@ -1,0 +1,177 @@
+"""Laws that find nothing may be looking at nothing: each fault planted here must turn one of them red."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from tests import test_laws as laws
+from tests.strategies import Case, cases
+from thalweg.engine.decide import Decider
+from thalweg.engine.features import groups, plan
+from thalweg.engine.features.gate import Gate, Passed
+from thalweg.engine.kernels import windows
+from thalweg.engine.learning.labels import LabelJoin
+
+SEARCH = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def is_broken(check: Callable[[Any], None], strategy: st.SearchStrategy[Any], examples: int = 400) -> bool:
+    """Whether the law ``check`` has a counterexample among a few hundred cases."""
+
+    def fails(case: Any) -> bool:
+        try:
+            check(case)
+        except AssertionError:
+            return True
+        return False
+
+    try:
+        find(strategy, fails, settings=settings(SEARCH, max_examples=examples))
+    except NoSuchExample:
+        return False
+    return True
+
+
+def interpreted_kernel(old: str = "", new: str = "") -> Callable[..., int]:
+    """The window kernel as plain Python, with one piece of its source replaced."""
+    source = inspect.getsource(windows)
+    assert source.count(old) == 1 or not old, f"the kernel no longer says {old!r}; plant the fault elsewhere"
+    tree = ast.parse(source.replace(old, new) if old else source)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = []
+    namespace: dict[str, Any] = {"__name__": windows.__name__}
+    exec(compile(tree, windows.__file__, "exec"), namespace)
+
+    def advance(*args: Any) -> Any:
+        with np.errstate(over="ignore"):  # before the first row, the watermark is the smallest int64
+            return namespace["advance"](*args)
+
+    return advance
+
+
+def twin(case: Case) -> None:
+    laws.equals_the_twin(case)
+
+
+def cuts(case: Case) -> None:
+    laws.cuts_agree(case, [3, 7, 8, 20], [5, 11])
+
+
+def duckdb(case: Case) -> None:
+    laws.equals_duckdb(case)
+
+
+def futures(case: Case) -> None:
+    """Law 6 at every message."""
+    for messages in case.shards:
+        for n in range(len(messages)):
+            laws.no_future(case.definition, messages[:n], messages)
+
+
+def test_soa_equals_rowwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled kernels over arrays give what the same source gives as plain Python; and no law is red by itself."""
+    monkeypatch.setattr(groups, "advance", interpreted_kernel())
+    assert not is_broken(twin, cases(size=20), examples=60)
+
+
+KERNEL_FAULTS = {
+    "left edge": ("_upper(ring.times, start, high, now - length)", "_upper(ring.times, start, high, now - length - 1)"),
+    "right edge": ("high = _upper(ring.times, start, start + count, now)", "high = start + count"),
+    "order of ties": (
+        "at = _upper(ring.times, start, start + length, rows.times[i])\n    for k in range(start + length",
+        "at = _upper(ring.times, start, start + length, rows.times[i] - 1)\n    for k in range(start + length",
+    ),
+    "current row": ("skip = here if include == 0 else -1", "skip = -1"),
+    "taken slot": ("            if rows.reset[i]:\n                _reset(ring, slot)\n", ""),
+    "settled too far": (
+        "ring.times[start + settled] <= watermark",
+        "ring.times[start + settled] <= watermark + 5000000",
+    ),
+    "dropped too early": ("watermark - program.keep_us)", "watermark - program.keep_us + 1000000)"),
+}
+
+
+SLOW_TO_FIND = ("settled too far", "dropped too early")
+
+
+@pytest.mark.parametrize("fault", [f for f in KERNEL_FAULTS if f not in SLOW_TO_FIND])
+def test_a_broken_kernel_is_found_by_the_twin(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "advance", interpreted_kernel(*KERNEL_FAULTS[fault]))
+    assert is_broken(twin, cases())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SLOW_TO_FIND)
+def test_a_kernel_that_forgets_too_early_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "advance", interpreted_kernel(*KERNEL_FAULTS[fault]))
+    assert is_broken(twin, cases())
+
+
+@pytest.mark.slow
+def test_a_broken_kernel_is_found_by_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "advance", interpreted_kernel(*KERNEL_FAULTS["right edge"]))
+    assert is_broken(duckdb, cases(hashed=False, capacity=False))
+
+
+def test_a_watermark_per_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows that arrive together, none is late: the classic mistake, and cuts show it."""
+    one_by_one = Gate._decide
+
+    def pass_(self: Gate, columns: Any, append: Any) -> Passed:
+        before = self.watermark
+        monkeypatch.setattr(
+            Gate, "_decide", lambda gate, time, appended, _, row_id: one_by_one(gate, time, appended, before, row_id)
+        )
+        return per_row(self, columns, append)
+
+    per_row = Gate.pass_
+    monkeypatch.setattr(Gate, "pass_", pass_)
+    assert is_broken(cuts, cases(learns=True))
+
+
+def test_a_label_seen_too_early_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label that reaches the features a row before it was read: the future and the twin show it."""
+    told = plan.Tell
+
+    def too_early(before: int, *rest: Any) -> plan.Tell:
+        return told(max(0, before - 1), *rest)
+
+    monkeypatch.setattr("thalweg.engine.decide.Tell", too_early)
+    assert is_broken(futures, cases(size=25, label="bool"))
+    assert is_broken(twin, cases(label="bool"))
+
+
+def test_a_label_read_before_the_rows_of_its_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of a batch joined before its events, as a flow does that looks them up batch by batch."""
+    in_order = Decider.decide
+
+    def labels_first(self: Decider, reading: Any, stream: str, *rest: Any) -> Any:
+        is_label = [reading.batches[b].log.topic != stream for b in reading.which.tolist()]
+        order = sorted(range(len(is_label)), key=lambda i: not is_label[i])
+        return in_order(self, type(reading)(reading.batches, reading.which[order], reading.rows[order]), stream, *rest)
+
+    monkeypatch.setattr(Decider, "decide", labels_first)
+    assert is_broken(cuts, cases(learns=True))
+
+
+def test_a_timeout_at_the_wrong_row_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timeouts that look at the deadline of the newest prediction only are late."""
+    due = LabelJoin.due
+    monkeypatch.setattr(LabelJoin, "due", lambda self, watermark: due(self, watermark - 1))
+    assert is_broken(twin, cases(label="bool"))
