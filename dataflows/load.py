@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-import thalweg
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.engine.errors import DefinitionError, ThalwegError
 
 DEFAULT = "flow"
-_PACKAGE = Path(thalweg.__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 _FROM_FILES: set[str] = set()  # modules that came from a path: another file of the same name may replace them
 
 
