@@ -144,7 +144,7 @@ def _label(label: type[Label], spec: FeatureSetSpec) -> LabelSpec:
     if not (isinstance(label, type) and issubclass(label, Label)):
         raise DefinitionError(f"label={label!r}: write the Label class")
     result = label.spec()
-    if result.stream != spec.source:
+    if result.stream.canonical != spec.source.canonical:  # == of two expressions is an expression
         raise DefinitionError(f"{result.name} labels {result.stream.name}, but {spec.name} is about {spec.source.name}")
     return result
 

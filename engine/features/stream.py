@@ -280,6 +280,8 @@ def _label_spec(cls: type[Label]) -> LabelSpec:
     timeout, timeout_class = _timeout(cls.timeout, value_type, where)
     if cls.correct not in ("metrics", "learn"):
         raise DefinitionError(f"{where}.correct = {cls.correct!r}: write 'metrics' or 'learn'")
+    if not isinstance(cls.pending, int) or cls.pending < 1:
+        raise DefinitionError(f"{where}.pending = {cls.pending!r}: write how many predictions may wait, at least 1")
     return LabelSpec(
         name=where,
         stream=stream,
