@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from thalweg.dataflows import console
+from thalweg.dataflows.commands import Commands, SpreadCommand, files_of, start_of
 
 if TYPE_CHECKING:
-    from thalweg.connectors.kafka_read import Start
     from thalweg.dataflows.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,29 +42,6 @@ of their own. Exit codes: 0 done, 1 failed, 2 something given is wrong, 130 inte
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Commands(click.Group):
-    """Commands in the order of their definition; an error is one message, not a trace."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
-            if broken_pipe or ctx.params.get("debug"):
-                raise
-            message, code = console.told(error)
-            click.echo(f"Error: {message}", err=True)
-            ctx.exit(code)
 
 
 @click.group(cls=Commands, help=FIRST_STEPS, context_settings=CONTEXT)
@@ -142,7 +118,7 @@ def run(module: str, start: str, until_end: bool, brokers: str | None, config: s
     from thalweg.dataflows.run import run as run_recorded
 
     settings = _loaded(config, brokers, **run_options)
-    where = _start(start)
+    where = start_of(start)
     flow = load(module)
     with console.progress() as report:
         _warm(report)
@@ -152,24 +128,7 @@ def run(module: str, start: str, until_end: bool, brokers: str | None, config: s
         click.echo("stopped; the next start goes on from here", err=True)
 
 
-class _Spread(click.Command):
-    """Options that take several values in a row, so that ``--from lake/*.parquet`` works as a shell expands it."""
-
-    several = ("--from", "--labels")
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread: list[str] = []
-        option = ""
-        for i, arg in enumerate(args):
-            if arg.startswith("-"):
-                option = arg if arg in self.several else ""
-            if option and i > 0 and not arg.startswith("-") and args[i - 1] not in self.several:
-                spread.append(option)
-            spread.append(arg)
-        return super().parse_args(ctx, spread)
-
-
-@cli.command(cls=_Spread)
+@cli.command(cls=SpreadCommand)
 @click.argument("module")
 @click.option(
     "--from",
@@ -210,7 +169,7 @@ def backfill(
 
     settings = _loaded(config, None)
     flow = load(module)
-    files, told = _files("--from", events), _files("--labels", labels)
+    files, told = files_of("--from", events), files_of("--labels", labels)
     with recording(settings.run.state, "backfill", flow, settings) as record, console.progress() as report:
         _warm(report)
         stage = _stage(report, "backfill")
@@ -275,7 +234,7 @@ def subscribe(topic: str, start: str, until_end: bool, brokers: str | None, conf
 
     client = _loaded(config, brokers).client()
     for record in records(
-        client["bootstrap.servers"], topic, start=_start(start), until_end=until_end, settings=client
+        client["bootstrap.servers"], topic, start=start_of(start), until_end=until_end, settings=client
     ):
         click.echo(json.dumps(record, ensure_ascii=False))
 
@@ -407,30 +366,6 @@ def _loaded(config: str | None, brokers: str | None, **run_options: Any) -> Sett
     for warning in settings.warnings():
         click.echo(f"Warning: {warning}", err=True)
     return settings
-
-
-def _start(text: str) -> Start:
-    from thalweg.engine.schema import BadValue, to_time
-
-    if text in ("earliest", "latest"):
-        return text
-    try:
-        return to_time(text)
-    except BadValue as bad:
-        raise click.BadParameter(f"write earliest, latest or a time; {bad.args[1]}", param_hint="--from") from None
-
-
-def _files(option: str, given: Iterable[str]) -> list[str]:
-    """Patterns that the shell left alone are filled in; what is not there is an error now, not after the work."""
-    import glob
-
-    found: list[str] = []
-    for text in given:
-        paths = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
-        if not paths:
-            raise click.BadParameter(f"there is no {text}; looked in {Path.cwd()}", param_hint=option)
-        found += paths
-    return found
 
 
 def _warm(report: console.Progress) -> None:
