@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from river import anomaly, datasets, drift, evaluate, linear_model, metrics, naive_bayes, preprocessing, tree
 from river.compose import Select
 
 from thalweg import DefinitionError, FeatureSet, Label, Stream, agg, baseline, col, enc, on_error, pipeline, rows
+from thalweg.dataflows.serve import LiveChain
+from thalweg.engine.batch import Log, Raw
 from thalweg.engine.snapshot import unpack
 
 
@@ -320,3 +323,65 @@ def test_an_aggregate_by_another_key_needs_one_shard() -> None:
 def test_a_target_encoding_by_another_key_needs_one_shard() -> None:
     with pytest.raises(DefinitionError, match="shards='one'"):
         pipeline(Habits, label=Fraud, models=[baseline.Prior()])
+
+
+def test_skill_vs_baseline_is_reported() -> None:
+    events, labels = payments()
+    flow = pipeline(Plain, label=Fraud, models={"nb": naive_bayes.GaussianNB(), "prior": baseline.Prior()})
+    shard = flow.open()
+    shard.push(flow.reading(events, labels))
+    losses = [shard.panel.summary(i)["cumulative"]["log_loss"] for i in (0, 1)]
+    assert shard.panel.summary(0)["skill_vs_baseline"] == 1.0 - losses[0] / losses[1]
+    assert (
+        pipeline(Plain, label=Fraud, models=[naive_bayes.GaussianNB()], metrics_every=100)
+        .replay(events, labels)
+        .metrics[0]["skill_vs_baseline"]
+        is None
+    )
+
+
+def test_regression_beats_its_baselines_on_friedman() -> None:
+    """Row 2.11: a linear model against the running mean and the last value, Friedman's first function."""
+    dataset = datasets.synth.Friedman(seed=1).take(3000)
+    data = [{"id": str(i), "at": i, "y": y, **{f"x{k}": v for k, v in x.items()}} for i, (x, y) in enumerate(dataset)]
+    names = {name: 0.0 for name in data[0] if name.startswith("x")}
+    features, truth = columns_as_features("Friedman", names, "f64")
+    linear = preprocessing.StandardScaler() | linear_model.LinearRegression()
+    flow = pipeline(features, label=truth, models=[linear, baseline.Prior(), baseline.NoChange()])
+    shard = flow.open()
+    shard.push(flow.reading(data))
+    assert shard.panel.summary(0)["skill_vs_baseline"] > 0.3
+
+
+def test_a_running_mean_fills_what_is_missing() -> None:
+    class Filled(FeatureSet, source=Payment):
+        _usual = agg.by("card").mean(col.amount, "1h")
+        amount = col.amount.fill(_usual).fill(0.0)
+        missing = col.amount.is_null()
+
+    events = [
+        {"id": f"e{i}", "card": "c", "at": i * 1_000_000, "kind": "ask", "amount": amount}
+        for i, amount in enumerate([None, 4.0, 8.0, None])
+    ]
+    vectors = [record["vector"] for record in pipeline(Filled).run(events)]
+    assert [(v["amount"], v["missing"]) for v in vectors] == [(0.0, 1.0), (4.0, 0.0), (8.0, 0.0), (6.0, 1.0)]
+
+
+def test_the_fingerprint_changes_iff_the_definition_does() -> None:
+    def variant(window: str, doc: str = "", name: str = "spent", version: int = 1) -> str:
+        attributes = {"__doc__": doc, name: agg.by("card").sum(col.amount, window)}
+        made: Any = type("Variant", (FeatureSet,), attributes, source=Payment, version=version)
+        return str(made.spec().fingerprint)
+
+    assert variant("10m") == variant("10m", doc="said otherwise") == variant("600s")
+    assert len({variant("10m"), variant("11m"), variant("10m", name="other"), variant("10m", version=2)}) == 4
+
+
+def test_headers_are_passed_on_where_asked_for() -> None:
+    flow = pipeline(Plain, headers=["traceparent"])
+    row = orjson.dumps({"id": "1", "card": "c", "at": 1_000_000, "kind": "ask", "amount": 2.0})
+    headers = [("traceparent", b"00-1-2-01"), ("other", b"x")]
+    times = np.array([1_000_000])
+    raw = Raw(Log("payments", 0), np.array([5]), times, times, [b"c"], [row], [headers])
+    (left,) = LiveChain(flow).push([raw])
+    assert left.headers == [("traceparent", b"00-1-2-01")] and left.key == b"c"

@@ -110,8 +110,8 @@ class Expr:
             "Write & | ~ instead of and, or, not, and is_in([...]) instead of in"
         )
 
-    def fill(self, value: Scalar) -> Expr:
-        """``value`` where this is null."""
+    def fill(self, value: Operand) -> Expr:
+        """``value`` where this is null: a constant, or an expression such as a running mean."""
         return call("fill", self, value)
 
     def is_null(self) -> Expr:

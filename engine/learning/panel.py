@@ -11,6 +11,7 @@ from typing import Any
 
 from thalweg.engine.definition import Definition
 from thalweg.engine.drift.detectors import Alarm, ErrorMonitor
+from thalweg.engine.learning.baselines import Baseline
 from thalweg.engine.learning.labels import Served, Vector
 from thalweg.engine.learning.member import Features, Label, Prediction
 from thalweg.engine.learning.metrics import ByPrediction, Prequential
@@ -71,7 +72,11 @@ class Panel:
             self._close(i, self.by_prediction[i].resolve(served.number, None, prediction))
 
     def summary(self, which: int) -> dict[str, Any]:
-        """The metrics of one member, for a metrics record."""
+        """The metrics of one member, for a metrics record.
+
+        ``skill_vs_baseline`` is ``1 - loss / loss of the best baseline`` (log loss of classes, mean absolute error of
+        numbers) so far; None without a baseline.
+        """
         member = self.members[which]
         return {
             "model": member.name,
@@ -80,8 +85,20 @@ class Panel:
             "learned": member.learned,
             "failures": member.failures,
             **self.by_arrival[which].read(),
+            "skill_vs_baseline": self._skill(which),
             "by_prediction": self.closed[which],
         }
+
+    def _skill(self, which: int) -> float | None:
+        name = "mae" if self.members[which].task == "regression" else "log_loss"
+        losses = [
+            metrics.totals.read().get(name)
+            for metrics, (_, model) in zip(self.by_arrival, self.definition.models, strict=True)
+            if isinstance(model, Baseline)
+        ]
+        best = min((loss for loss in losses if loss is not None), default=None)
+        own = self.by_arrival[which].totals.read().get(name)
+        return None if own is None or not best else float(1.0 - own / best)
 
     def _features(self, vector: Vector) -> Features:
         names = self.definition.features.names
