@@ -216,7 +216,7 @@ class Twin:
     def _read_label(self, message: Message) -> None:
         assert self.label is not None
         row = typed(message.row)
-        told = (None, None, None)
+        told: tuple[Any, Any, Any] = (None, None, None)
         if not message.bad:
             told = row[self.label.on], value_of(self.label.value, row), value_of(self.label.available, row)
         reason = None

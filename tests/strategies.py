@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ class Case:
 
     definition: Definition
     shards: tuple[tuple[Message, ...], ...]
-    build: Callable[[], Definition] = field(repr=False, default=lambda: None)  # type: ignore[assignment,return-value]
+    build: Any = None
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
@@ -120,8 +120,10 @@ def entities(draw: st.DrawFn, one_shard: bool, capacity: bool = True) -> Any:
     cross = enc.cross(col.k, col.cat)
     keys = _pick(draw, [("k",), ("k",), ("k", "cat"), ("k", col.flag), (cross,)] + one_shard * [(), ("cat",), ("n",)])
     where = _pick(draw, [None, None, col.kind == "move", col.x > 0.0, (col.flag | (col.n < 2)) & ~col.x.is_null()])
-    current = draw(st.sampled_from(["include", "exclude"]))
-    limit = {"capacity": draw(st.sampled_from([1, 2]))} if capacity and draw(st.integers(0, 3)) == 3 else {}
+    current: Any = draw(st.sampled_from(["include", "exclude"]))
+    limit: dict[str, Any] = (
+        {"capacity": draw(st.sampled_from([1, 2]))} if capacity and draw(st.integers(0, 3)) == 3 else {}
+    )
     return agg.by(*keys, where=where, current=current, **limit)
 
 
@@ -208,7 +210,8 @@ def definitions(
     features += [_pick(draw, _row_features(hashed)) for _ in range(draw(st.integers(0, 1)))]
     numeric = outcome is not None and outcome.spec().value_type != "str"
     for _ in range(draw(st.integers(0, 2)) if numeric else 0):
-        limit = {"capacity": 2} if capacity and draw(st.integers(0, 3)) == 3 else {}
+        assert outcome is not None
+        limit: dict[str, Any] = {"capacity": 2} if capacity and draw(st.integers(0, 3)) == 3 else {}
         category = _pick(draw, [col.k, enc.cross(col.k, col.cat), *[col.cat] * one])
         features.append(enc.target(category, outcome, draw(st.sampled_from(["3s", "10s", "60s"])), prior=2, **limit))
     chosen = definition_class(
@@ -305,7 +308,7 @@ def _row(log: Log, time: int, event: tuple[Any, ...], bad: bool) -> dict[str, An
 
 
 @st.composite
-def cases(draw: st.DrawFn, size: int = 40, **options: Any) -> Case:
+def cases(draw: st.DrawFn, /, size: int = 40, **options: Any) -> Case:
     """A pipeline and what its shards read; ``options`` as for :func:`definitions`."""
     build = draw(definitions(**options))
     definition = build()

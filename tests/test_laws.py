@@ -56,7 +56,7 @@ def equals_the_twin(case: Case) -> None:
         assert len(rows["predictions"]) == len(twin.predictions)
         for row, prediction in zip(rows["predictions"], twin.predictions, strict=True):
             same_prediction(case.definition, row, prediction)
-        reports = [row.value["counters"] for row in rows["metrics"]]  # type: ignore[index,call-overload]
+        reports = [row.value["counters"] for row in rows["metrics"]]
         per_report = max(1, len(case.definition.models))
         for i, report in enumerate(reports):
             assert {k: v for k, v in report.items() if k != "alarms"} == twin.reports[i // per_report]
@@ -181,12 +181,12 @@ def test_every_row_has_one_outcome_and_every_prediction_one_fate(case: Case) -> 
     """Rules 5 and 7: the counts add up, also in every metrics record, and agree with what left."""
     label = case.definition.label
     for messages_, (rows, counters) in zip(case.shards, run(case), strict=True):
-        for counts in [counters, *(row.value["counters"] for row in rows["metrics"])]:  # type: ignore[index,call-overload]
+        for counts in [counters, *(row.value["counters"] for row in rows["metrics"])]:
             counts_add_up(counts, label is not None)
         events = [m for m in messages_ if m.log.topic == EVENTS]
         answers = [row.value for row in rows["predictions"]]
         assert counters["read"] == len(events)
-        assert counters["scored"] == sum("late" not in answer for answer in answers)  # type: ignore[operator]
+        assert counters["scored"] == sum("late" not in answer for answer in answers)
         assert counters["alarms"] == len(rows["alarms"])
         turned_away = (
             counters["rejected"]
@@ -240,7 +240,7 @@ def equals_duckdb(case: Case) -> None:
     spec = case.definition.features
     for messages_, (rows, _) in zip(case.shards, run(case), strict=True):
         found = vectors_of_duckdb(sql(spec), Twin(case.definition).read(messages_))
-        vectors: Any = [row.value["vector"] for row in rows["predictions"]]  # type: ignore[index,call-overload]
+        vectors: Any = [row.value["vector"] for row in rows["predictions"]]
         assert len(found) == len(vectors)
         for vector, (_, *expected) in zip(vectors, found, strict=True):
             for feature, value in zip(spec.features, expected, strict=True):
