@@ -112,8 +112,17 @@ def _dataset(paths: Sequence[str | Path]) -> pa.Table:
         raise ArchiveError(
             f"no such file or folder: {', '.join(missing) or '(none given)'}; write Parquet files or folders"
         )
-    parts = [ds.dataset(str(path), format="parquet").to_table() for path in paths]
-    return pa.concat_tables(parts, promote_options="default")
+    return pa.concat_tables([_one(path) for path in paths], promote_options="default")
+
+
+def _one(path: str | Path) -> pa.Table:
+    try:
+        dataset = ds.dataset(str(path), format="parquet")
+        if not dataset.files:
+            raise ArchiveError(f"{path} holds no Parquet file")
+        return dataset.to_table()
+    except pa.ArrowException as error:
+        raise ArchiveError(f"{path} cannot be read as Parquet: {error}") from None
 
 
 def _log(table: pa.Table, log: Log, form: Form) -> Batch:

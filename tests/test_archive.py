@@ -132,6 +132,11 @@ def test_parquet_dataset_in_a_folder_is_read_whole(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="no such file"):
         read_archive([tmp_path / "missing.parquet"], "readings", FORM, "at")
+    (tmp_path / "text.parquet").write_text("id,at")
+    (tmp_path / "empty").mkdir()
+    for name, says in {"text.parquet": "cannot be read as Parquet", "empty": "holds no Parquet file"}.items():
+        with pytest.raises(ArchiveError, match=says):
+            read_archive([tmp_path / name], "readings", FORM, "at")
     pq.write_table(pa.table({"id": [1], "machine": ["m"], "at": [DAY_US]}), tmp_path / "wrong.parquet")
     with pytest.raises(ArrowError, match="'id' is int64, the schema declares str"):
         read_archive([tmp_path / "wrong.parquet"], "readings", FORM, "at")

@@ -11,6 +11,7 @@ import pytest
 from river import anomaly, datasets, drift, evaluate, linear_model, metrics, naive_bayes, preprocessing, tree
 from river.compose import Select
 
+import thalweg
 from thalweg import DefinitionError, FeatureSet, Label, Stream, agg, baseline, col, enc, on_error, pipeline, rows
 from thalweg.dataflows.serve import LiveChain
 from thalweg.engine.batch import Log, Raw
@@ -385,3 +386,11 @@ def test_headers_are_passed_on_where_asked_for() -> None:
     raw = Raw(Log("payments", 0), np.array([5]), times, times, [b"c"], [row], [headers])
     (left,) = LiveChain(flow).push([raw])
     assert left.headers == [("traceparent", b"00-1-2-01")] and left.key == b"c"
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(thalweg.__all__) == set(thalweg._HOME) <= set(dir(thalweg))
+    for name in thalweg.__all__:
+        assert getattr(thalweg, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = thalweg.nothing
