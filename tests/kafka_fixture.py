@@ -83,6 +83,11 @@ class Kafka:
         raws = sorted(read_topic(self.settings, topic, wanted), key=lambda raw: (raw.log, int(raw.offsets[0])))
         return [orjson.loads(value or b"") for raw in raws for value in raw.values]
 
+    def written(self, job: Job) -> int:
+        """How many predictions there are; 0 also before their topic is there."""
+        topic = job.topic("predictions")
+        return len(self.values(topic)) if topic in self.cluster.topics() else 0
+
     def journal(self, job: Job, shard: int = 0) -> list[Record]:
         raws = read_topic(self.settings, job.topic("journal"), [shard])
         return [decode(value) for raw in raws for value in raw.values]

@@ -224,11 +224,11 @@ def test_a_broker_that_goes_away_is_waited_for(tmp_path: Path) -> None:
         options = {"stop": stop, "progress": counts.append}
         runner = threading.Thread(target=kafka.run, args=arguments, kwargs=options)
         runner.start()
-        _until(lambda: len(kafka.values(job.topic("predictions"))) == 10)
+        _until(lambda: kafka.written(job) == 10)
     time.sleep(0.2)
     with EmbeddedBroker(tmp_path / "data", first.port):
         kafka.write(job.stream, some(10, 10))
-        _until(lambda: len(kafka.values(job.topic("predictions"))) == 20)
+        _until(lambda: kafka.written(job) == 20)
         stop.set()
         runner.join(10)
     assert not runner.is_alive() and counts[-1].read[job.stream] == 20
@@ -368,12 +368,9 @@ def test_a_process_that_is_told_to_stop_drains_and_one_that_is_killed_loses_noth
     kafka.write(job.stream, some(500))
     arguments = [kafka.settings["bootstrap.servers"], job.stream, job.name, str(tmp_path)]
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], cwd=Path(__file__).parent.parent) as process:
-        written = 0
-        while written < 500:
+        while kafka.written(job) < 500:
             kafka.write(job.stream, some(20))
             time.sleep(0.05)
-            with_topic = job.topic("predictions") in kafka.cluster.topics()
-            written = len(kafka.values(job.topic("predictions"))) if with_topic else 0
         process.send_signal(number)
         assert process.wait(10) == (0 if number != signal.SIGKILL else -signal.SIGKILL)
     kafka.run(job, tmp_path)
