@@ -13,7 +13,7 @@ import math
 from thalweg.engine.kernels.arrays import Float64
 from thalweg.engine.kernels.jit import kernel
 
-# The fields of an accumulator.
+# The fields of an accumulator; squares are those of the distances from the first value.
 ROWS, COUNT, SUM, SUM_LOW, SQUARES, SQUARES_LOW, MIN, MAX, FIRST, LAST, DECAYED = range(11)
 WIDTH = 11
 
@@ -89,17 +89,24 @@ def fold(acc: Float64, last_time: int, time: int, x: float, half_life: float, tt
         acc[DECAYED] += x
         acc[SUM], acc[SUM_LOW] = add_two(acc[SUM], acc[SUM_LOW], x, 0.0)
         if squares != 0:
-            p, e = two_product(x, x)
-            acc[SQUARES], acc[SQUARES_LOW] = add_two(acc[SQUARES], acc[SQUARES_LOW], p, e)
+            d, d_low = two_sum(x, -acc[FIRST])
+            p, e = two_product(d, d)
+            acc[SQUARES], acc[SQUARES_LOW] = add_two(acc[SQUARES], acc[SQUARES_LOW], p, e + 2.0 * d * d_low)
     return time
 
 
 @kernel
 def _variance(acc: Float64) -> float:
-    """Sample variance, (squares - sum^2 / n) / (n - 1) with two words throughout."""
+    """Sample variance, (squares - sum^2 / n) / (n - 1) with two words throughout.
+
+    Squares and sum are those of the distances from the first value: else two words are too few where the
+    values are close to each other and far from zero (1e-12 is lost from mean / std = 1e10 on).
+    """
     n = acc[COUNT]
-    p, e = two_product(acc[SUM], acc[SUM])
-    e += 2.0 * acc[SUM] * acc[SUM_LOW]
+    p, e = two_product(n, acc[FIRST])
+    s, s_low = add_two(acc[SUM], acc[SUM_LOW], -p, -e)
+    p, e = two_product(s, s)
+    e += 2.0 * s * s_low
     q = p / n
     t, f = two_product(q, n)
     q_low = ((p - t) - f + e) / n
