@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,11 +21,15 @@ from hypothesis import strategies as st
 from tests.naive import Prediction, Twin
 from tests.readings import caused_by, from_arrow, from_json, part, push, reading, run
 from tests.strategies import EVENTS, Case, Message, cases, definitions, messages, split
+from thalweg import agg, col
 from thalweg.engine.batch import Row
 from thalweg.engine.definition import Definition
+from thalweg.engine.features import groups
 from thalweg.engine.features.expressions import Agg
 from thalweg.engine.features.gate import OUTCOMES
+from thalweg.engine.features.groups import Group, GroupState
 from thalweg.engine.features.sql import sql
+from thalweg.engine.kernels import windows
 from thalweg.engine.learning.labels import OUTCOMES as LABEL_OUTCOMES
 from thalweg.engine.shard import Shard
 
@@ -89,6 +95,38 @@ def agrees(expr: Any, found: Any, expected: Any) -> bool:
         if expr.op in ("var", "std", "decayed_sum"):
             return math.isclose(found, expected, rel_tol=1e-12, abs_tol=1e-300)
     return type(found) is type(expected) and found == expected
+
+
+@given(cases(size=60))
+def test_the_engine_equals_the_naive_twin_while_its_arena_grows(case: Case) -> None:
+    """The arena of rows starts with four, so it is moved and compacted all the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "_FIRST_ROWS", 4)
+        equals_the_twin(case)
+
+
+@given(st.sampled_from([0.0, 1e9, -1e15]), st.lists(st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)))
+def test_sums_of_any_numbers(centre: float, distances: list[float]) -> None:
+    """Rule 9, against exact fractions: also for values that are close to each other and far from zero."""
+    xs = [centre + distance for distance in distances] or [centre]
+    state = GroupState(Group.of(AGGREGATES))
+    n = len(xs)
+    numbers = np.arange(n)
+    acts = np.full(n, windows.ENTER, dtype=np.int8)
+    found = state.advance(["a"] * n, numbers, numbers, numbers, np.array(xs)[:, None], acts, numbers, n)[-1]
+    fractions = [Fraction(x) for x in xs]
+    mean = sum(fractions) / n
+    squares = sum((x - mean) ** 2 for x in fractions)
+    expected = {
+        "sum": float(sum(fractions)),
+        "mean": float(mean),
+        "var": float(squares / (n - 1)) if n > 1 else math.nan,
+    }
+    for node, value in zip(state.group.aggregates, found.tolist(), strict=True):
+        assert agrees(node, value, expected[node.op]) or (math.isnan(value) and math.isnan(expected[node.op]))
+
+
+AGGREGATES: list[Any] = [getattr(agg.by("k"), op)(col.x, "1h") for op in ("sum", "mean", "var")]
 
 
 # Law 1: cuts, and restarts between them
