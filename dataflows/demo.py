@@ -159,7 +159,10 @@ def _months(settings: Mapping[str, str], files: Mapping[str, Path]) -> list[dict
     months: dict[str, tuple[Any, Any]] = {}
     for record in served(flow, settings):
         if record["event_id"] in late:
-            windows, own = months.setdefault(record["time"][:7], (totals("binary"), totals("binary")))
+            month = record["time"][:7]
+            if month not in months:
+                months[month] = totals("binary"), totals("binary")
+            windows, own = months[month]
             label = bool(late[record["event_id"]])
             windows.update(label, Prediction(record["score"], record["decision"]), 1.0)
             own.update(label, Prediction(record["others"]["own columns"], None), 1.0)
