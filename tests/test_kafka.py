@@ -382,13 +382,14 @@ def test_a_process_that_is_told_to_stop_drains_and_one_that_is_killed_loses_noth
     assert len(unique) == total and (number == signal.SIGKILL or len(found) == total)
 
 
-def test_the_broker_explains_itself_and_dies_with_its_parent(kafka: Kafka) -> None:
+def test_the_broker_explains_itself_and_dies_with_its_parent(kafka: Kafka, tmp_path: Path) -> None:
     port = int(kafka.settings["bootstrap.servers"].split(":")[1])
     with pytest.raises(BrokerError, match=rf"ended with exit code 1 on 127.0.0.1:{port}.*\n(.*\n)*.*already in use"):
         EmbeddedBroker(port=port).start()
     program = "from thalweg.connectors.broker import EmbeddedBroker; b = EmbeddedBroker(); b.start(); print(b.pid, "
     program += "flush=True); import time; time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+    here = os.environ | {"TMPDIR": str(tmp_path)}  # killed, it cannot clear up
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=here) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
