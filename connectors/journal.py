@@ -146,7 +146,7 @@ class Hand:
         """Appends rows that were fetched at ``now``."""
         known = np.where(raw.times == NO_TIME, now, np.minimum(raw.times, now))
         order = np.maximum.accumulate(np.maximum(known, self.floor))
-        self.rows = raw if self.rows is None else joined(self.rows, raw)
+        self.rows = raw if self.rows is None else Raw.joined([self.rows, raw])
         self.order = np.concatenate([self.order, order])
         self.floor = int(order[-1])
         self.empty_since = None
@@ -261,22 +261,6 @@ class Hands:
         if hand.empty_since is None:
             hand.empty_since = now
         return (hand.floor, rank) if now - hand.empty_since < self._patience_us else None
-
-
-def joined(first: Raw, second: Raw) -> Raw:
-    """The rows of both, of one log."""
-    headers = None
-    if first.headers is not None or second.headers is not None:
-        headers = [*(first.headers or [None] * len(first)), *(second.headers or [None] * len(second))]
-    return Raw(
-        first.log,
-        np.concatenate([first.offsets, second.offsets]),
-        np.concatenate([first.times, second.times]),
-        np.concatenate([first.append, second.append]),
-        first.keys + second.keys,
-        first.values + second.values,
-        headers,
-    )
 
 
 def cut(raw: Raw, start: int, stop: int) -> Raw:
