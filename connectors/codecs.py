@@ -21,6 +21,8 @@ from thalweg.engine.kernels.arrays import Int64
 from thalweg.engine.reading import Reading, in_offset_order
 from thalweg.engine.schema import Schema, column_of
 
+Refused = tuple[int, str, str, int | None]  # message, reason, detail, row within the message
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -79,7 +81,7 @@ def reading_of(raws: Sequence[Raw], forms: Mapping[str, Form]) -> Reading:
 def _decode_json(raw: Raw, form: Form) -> Batch:
     objects: list[Any] = []
     places: list[int] = []
-    refused: list[tuple[int, str, str]] = []
+    refused: list[Refused] = []
     for i, value in enumerate(raw.values):
         reason = _unreadable(value, form.max_bytes)
         if reason is None:
@@ -90,9 +92,9 @@ def _decode_json(raw: Raw, form: Form) -> Batch:
                 continue
             except orjson.JSONDecodeError as error:
                 reason = _not_json(value, error)
-        refused.append((i, *reason))
+        refused.append((i, *reason, None))
     columns, kept, misfits = form.schema.decode(objects)
-    refused += [(places[at], reason, detail) for at, reason, detail in misfits]
+    refused += [(places[at], reason, detail, None) for at, reason, detail in misfits]
     return _batch(raw, columns, np.array(places, dtype=np.int64)[kept], refused)
 
 
@@ -118,7 +120,7 @@ def _not_json(value: bytes, error: Exception) -> tuple[str, str]:
 def _decode_arrow(raw: Raw, form: Form) -> Batch:
     tables: list[pa.Table] = []
     places: list[Int64] = []
-    refused: list[tuple[int, str, str]] = []
+    refused: list[Refused] = []
     for i, value in enumerate(raw.values):
         reason = _unreadable(value, form.max_bytes)
         if reason is None:
@@ -127,11 +129,11 @@ def _decode_arrow(raw: Raw, form: Form) -> Batch:
                 columns, kept, misfits = columns_of(table, form.schema)
                 tables.append((columns, kept))
                 places.append(np.full(len(kept), i))
-                refused += [(i, why, f"row {row}: {detail}") for row, why, detail in misfits]
+                refused += [(i, why, f"row {row}: {detail}", row) for row, why, detail in misfits]
                 continue
             except (pa.ArrowException, OSError, ValueError) as error:
                 reason = ("malformed_arrow", f"expected an Arrow IPC stream, got {error}")
-        refused.append((i, *reason))
+        refused.append((i, *reason, None))
     merged = {
         field.name: _concatenated([columns[field.name] for columns, _ in tables], field.type)
         for field in form.schema.fields
@@ -151,14 +153,14 @@ def _batch(
     raw: Raw,
     columns: dict[str, Column],
     at: Int64,
-    refused: list[tuple[int, str, str]],
+    refused: list[Refused],
     indices: Int64 | None = None,
 ) -> Batch:
     where = at.tolist()
     offsets = raw.offsets.tolist()
     rejects = [
-        Reject(raw.log, offsets[i], reason, detail, raw.keys[i], raw.values[i], _at(raw.headers, i))
-        for i, reason, detail in sorted(refused)
+        Reject(raw.log, offsets[i], reason, detail, raw.keys[i], raw.values[i], _at(raw.headers, i), row)
+        for i, reason, detail, row in sorted(refused, key=lambda one: (one[0], one[3] or 0))
     ]
     return Batch(
         raw.log,

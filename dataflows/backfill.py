@@ -15,7 +15,7 @@ from thalweg.connectors.journal import Record, decode, in_order
 from thalweg.connectors.parquet import read_archive
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.replay import Progress, followed, replayed, shard_logs, without_journal
-from thalweg.engine.batch import Batch, Row
+from thalweg.engine.batch import NO_TIME, Batch, Row
 from thalweg.engine.definition import Definition
 from thalweg.engine.errors import DefinitionError
 from thalweg.engine.reading import Reading
@@ -48,6 +48,10 @@ def backfill(
         journal: JSON lines of the live run's journal; then the result is the live run's, bit for bit.
         batch_rows: how many messages are computed at once; cannot change a value.
 
+    Returns:
+        How many rows, labels and features, and whether there was a future bound: without a journal, files that do
+        not say when a row was appended have none (rule 3 of the contract).
+
     Raises:
         ArchiveError, ArrowError, JournalError: the files do not fit.
     """
@@ -62,7 +66,8 @@ def backfill(
         "rows": len(table),
         "labelled": labelled,
         "features": len(pipeline.definition.features.names),
-        "out": str(out),
+        "out": None if out is None else str(out),
+        "future_bound": any((batch.append != NO_TIME).any() for reading in readings for batch in reading.batches),
     }
 
 

@@ -97,7 +97,8 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A message that does not parse or does not fit its schema, with the reason and its bytes."""
+    """A message that does not parse or does not fit its schema, with the reason and its bytes; ``row`` within it,
+    where a message holds several rows and the others may fit."""
 
     log: Log
     offset: int
@@ -106,6 +107,7 @@ class Reject:
     key: bytes | None = None
     value: bytes | None = None
     headers: Headers | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

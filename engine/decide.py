@@ -100,11 +100,15 @@ class Decider:
         self._pass_on = frozenset(pass_on)
 
     def counters(self) -> dict[str, int]:
-        """Counts since the first row: each row of the stream has one outcome, each prediction one fate."""
+        """Counts since the first row: each row of the stream has one outcome, each prediction one fate.
+
+        ``predictions_censored`` are those of ``predictions_timed_out`` whose label says ``timeout="censored"``.
+        """
         result = {name: self.counts[name] for name in ("read", "rejected", *OUTCOMES)}
         if self.labels is None:
             return result
-        result |= {f"predictions_{name}": self.labels.predictions[name] for name in ("joined", "timed_out", "evicted")}
+        fates = ("joined", "timed_out", "censored", "evicted")
+        result |= {f"predictions_{name}": self.labels.predictions[name] for name in fates}
         result["predictions_pending"] = self.labels.pending
         names = ("read", "joined", "duplicate", "corrected", "early", "unmatched", "rejected")
         return result | {f"labels_{name}": self.labels.labels[name] for name in names}
@@ -180,9 +184,10 @@ class Decider:
     def _remember(self, labels: LabelJoin, event_id: Hashable, i: int, served: Served | None, place: Place) -> None:
         """The accepted row waits for its label; a label that is known by now is joined at once."""
         events = self._events
-        known, was_early = labels.accept(event_id, self.accepted, events.times[i], events.keys[i])
+        watermark = events.watermarks[i]
+        known, was_early = labels.accept(event_id, self.accepted, events.times[i], events.keys[i], watermark)
         if was_early:
-            self._feed(known, events.watermarks[i])
+            self._feed(known, watermark)
         if served is None:
             return
         evicted = labels.serve(event_id, known, served)
@@ -280,4 +285,5 @@ def refusal(batch: Batch, row: int, reason: str, detail: str) -> Reject:
     key = None if batch.keys is None else batch.keys[row]
     value = None if batch.values is None else batch.values[row]
     headers = None if batch.headers is None else batch.headers[row]
-    return Reject(batch.log, int(batch.offsets[row]), reason, detail, key, value, headers)
+    index = None if batch.indices is None else int(batch.indices[row])
+    return Reject(batch.log, int(batch.offsets[row]), reason, detail, key, value, headers, index)

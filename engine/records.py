@@ -137,7 +137,7 @@ class Records:
 
 def dead_letter(reject: Reject) -> Row:
     """The refused message with its bytes, key and headers; why it was refused stands in headers."""
-    place = Place(reject.log, reject.offset, reject.key)
+    place = Place(reject.log, reject.offset, reject.key, reject.row)
     headers: Headers = list(reject.headers or [])
     headers += [
         ("thalweg.id", row_id("dlq", place).encode()),

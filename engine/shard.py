@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.engine.batch import NO_TIME, Column, Log, Reject, Row
+from thalweg.engine.batch import NO_TIME, Batch, Column, Log, Reject, Row
 from thalweg.engine.decide import GIVE_UP, LEARN, PREDICT, REVISE, Decided, Decider, Rows, Step, Told, refusal, told_by
 from thalweg.engine.definition import Definition
 from thalweg.engine.errors import OrderError, SnapshotError
@@ -185,15 +185,14 @@ class Shard:
         for b in np.unique(reading.which).tolist():
             batch = reading.batches[b]
             rows = reading.rows[reading.which == b]
-            rows = rows[rows >= 0]
-            if len(rows) > 0:
-                first, last = int(batch.offsets[rows[0]]), int(batch.offsets[rows[-1]])
-                if first < self._next.get(batch.log, 0):
-                    raise OrderError(
-                        f"{batch.log.topic}/{batch.log.partition}: offset {first} after {self._next[batch.log] - 1}; "
-                        "a log is read once, in offset order"
-                    )
-                self._next[batch.log] = last + 1
+            first, last = _offset(batch, int(rows[0])), _offset(batch, int(rows[-1]))
+            several = batch.indices is not None  # rows a message: a reading may end within one
+            if first < self._next.get(batch.log, 0) - several:
+                raise OrderError(
+                    f"{batch.log.topic}/{batch.log.partition}: offset {first} after {self._next[batch.log] - 1}; "
+                    "a log is read once, in offset order"
+                )
+            self._next[batch.log] = last + 1
 
     def snapshot(self) -> bytes:
         """All state as bytes: arrays by name, with magic, version and checksum."""
@@ -223,6 +222,10 @@ class Shard:
 
     def _parts(self) -> dict[str, Any]:
         return {"gate": self._gate, "features": self.features, "panel": self.panel, "decider": self._decider}
+
+
+def _offset(batch: Batch, row: int) -> int:
+    return int(batch.offsets[row]) if row >= 0 else batch.rejects[-1 - row].offset
 
 
 def _rejects(reading: Reading) -> Iterator[Reject]:

@@ -174,7 +174,7 @@ class Twin:
         if asks:
             prediction = self._predict(message, row, row["at"], order=order)
         if self.label is not None and (asks or told is None):
-            self._remember(row, prediction)
+            self._remember(row, prediction, watermark)
         self.orders += 1
         if told is not None:
             self._tell(*told)
@@ -262,7 +262,7 @@ class Twin:
             elif prediction.status in ("joined", "timed_out"):
                 self._learn("revise", prediction, value, self.label.correct == "learn")
 
-    def _remember(self, row: dict[str, Any], prediction: Prediction | None) -> None:
+    def _remember(self, row: dict[str, Any], prediction: Prediction | None, watermark: int) -> None:
         """The row stands for its event until the next one with that id."""
         assert self.label is not None
         name = row[self.label.on]
@@ -271,6 +271,8 @@ class Twin:
                 self._give_up(prediction, "evicted")
             return
         event = self.events.setdefault(name, Event(0))
+        forgotten = watermark - 2 * self.label.horizon_us
+        event.predictions = [p for p in event.predictions if p.time > forgotten]
         was_early = event.label is not None and not event.accepted
         event.accepted = True
         event.expires = max(event.expires, row["at"] + 2 * self.label.horizon_us)
@@ -301,6 +303,7 @@ class Twin:
         horizon = self.label.horizon_us
         due = [p for p in self._waiting() if p.time + horizon <= watermark]
         for prediction in sorted(due, key=lambda p: (p.time + horizon, p.order)):
+            self.counts["predictions_censored"] += self.label.timeout == "censored"
             if self.label.timeout_class is None:
                 self._give_up(prediction, "timed_out")
             else:
@@ -348,7 +351,7 @@ class Twin:
         """As :meth:`Shard.counters`, without alarms."""
         names = "read rejected quarantined late duplicate folded scored".split()
         if self.label is not None:
-            names += [f"predictions_{name}" for name in ("joined", "timed_out", "evicted")]
+            names += [f"predictions_{name}" for name in ("joined", "timed_out", "censored", "evicted")]
             names += [f"labels_{n}" for n in "read joined duplicate corrected early unmatched rejected".split()]
         result = {name: self.counts[name] for name in names}
         return result if self.label is None else {**result, "predictions_pending": len(self._waiting())}

@@ -22,6 +22,9 @@ from thalweg.connectors.parquet import ArchiveError, read_archive, write_archive
 from thalweg.dataflows.backfill import backfill
 from thalweg.dataflows.serve import LiveChain
 from thalweg.engine.batch import NO_TIME, Log, Raw
+from thalweg.engine.errors import OrderError
+from thalweg.engine.reading import Reading as Reading_
+from thalweg.engine.shard import Shard
 
 DAY_US = 86_400_000_000
 
@@ -176,6 +179,33 @@ def test_arrow_messages_are_rows_in_order(rows: list[dict[str, Any]]) -> None:
     messages.append(b"no arrow")
     batch = decode(raw("readings", messages, [None] * len(messages)), form)
     assert [reject.reason for reject in batch.rejects] == ["malformed_arrow"]
+    shard = Shard(flow.definition)
+    cut = [row for piece in Reading_.of(batch).pieces(2) for row in shard.push(piece)]
+    once = Shard(flow.definition).push(Reading_.of(batch))
+    assert sorted(cut, key=lambda row: row.kind) == sorted(once, key=lambda row: row.kind)
+    ids = [row.value["id"] for row in once if isinstance(row.value, dict)]
+    assert len(set(ids)) == len(ids)
     assert batch.offsets.tolist() == [2 * (i // 3) for i in range(len(rows))]
     for name, column in batch.columns.items():
         assert column.tolist() == [row[name] for row in rows]
+
+
+def test_bad_rows_of_one_arrow_message_have_ids_of_their_own() -> None:
+    form = Form(FORM.schema, "arrow")
+    sink = pa.BufferOutputStream()
+    rows = {"id": ["a", "b", "c"], "machine": ["m", None, "m"], "at": [1, 2, -3]}
+    table = pa.table(rows, schema=pa.schema([("id", pa.string()), ("machine", pa.string()), ("at", pa.int64())]))
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    batch = decode(raw("readings", [sink.getvalue().to_pybytes()], [b"m"]), form)
+    assert batch.columns["id"].tolist() == ["a"]
+    letters = Shard(flow.definition).push(Reading_.of(batch))
+    ids = [dict(row.headers)["thalweg.id"] for row in letters if row.kind == "dlq"]
+    assert ids == [b"dlq/readings/0/0.1", b"dlq/readings/0/0.2"]
+
+
+def test_a_log_is_read_once() -> None:
+    shard, batch = Shard(flow.definition), decode(readings(9), FORM)
+    shard.push(Reading_.of(batch))
+    with pytest.raises(OrderError, match="in offset order"):
+        shard.push(Reading_.of(batch.take(np.empty(0, dtype=np.int64), batch.rejects[-1:])))

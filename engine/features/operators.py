@@ -75,6 +75,11 @@ def _comparison(function: Callable[[Any, Any], Any]) -> Operator:
     def apply(args: Sequence[Column], options: Sequence[Any]) -> Column:
         valid = args[0].valid & args[1].valid
         left, right = args[0].values[valid], args[1].values[valid]
+        if left.dtype != right.dtype and left.dtype != np.bool_ and right.dtype != np.bool_:
+            left, right = (
+                left.astype(np.longdouble),
+                right.astype(np.longdouble),
+            )  # whole numbers beyond 2^53 stay exact
         result = np.zeros(len(valid), dtype=np.bool_)
         result[valid] = function(left, right)
         return Column(result, valid)

@@ -150,7 +150,7 @@ class Label:
         value: the label: a condition (binary), text or a whole number (classes), or a number (regression).
         available: when the label became known, a time; default for rows of the stream: the row's time.
         horizon: how long after the event a label is waited for, in event time.
-        timeout: what a missing label means: ``"drop"``, ``"censored"`` (counted apart), or the class itself.
+        timeout: what a missing label means: ``"drop"``, ``"censored"`` (as drop, and counted apart), or the class.
         correct: ``"metrics"`` lets a corrected label revise metrics and features, ``"learn"`` also the model.
         pending: how many predictions may wait for labels in a shard; beyond it the oldest is evicted, counted.
         codec: as :class:`Stream`'s.

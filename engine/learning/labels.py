@@ -89,15 +89,19 @@ class LabelJoin:
         known = self._known.get(event_id)
         return known is not None and known.time is None
 
-    def accept(self, event_id: Any, row_id: int, time: int, keys: Keys) -> tuple[Known, bool]:
+    def accept(self, event_id: Any, row_id: int, time: int, keys: Keys, watermark: int) -> tuple[Known, bool]:
         """An accepted row of the event: the latest one decides where its label counts.
 
-        Returns what is known of the event, and whether its label had come before.
+        Predictions of the same id that are two horizons behind the watermark are forgotten. Returns what is
+        known of the event, and whether its label had come before.
         """
         known = self._known.get(event_id)
         expires = time + 2 * self.spec.horizon_us
         if known is None:
             known = self._known[event_id] = Known(expires)
+        if known.served:
+            oldest = watermark - 2 * self.spec.horizon_us
+            known.served = [served for served in known.served if served.time > oldest]
         was_early = known.time is None and known.label is not None
         if was_early:
             self.labels["early"] -= 1
@@ -166,6 +170,7 @@ class LabelJoin:
                 if served.status == WAITING:
                     self._waiting.pop(served.number)
                     self._close(served, TIMED_OUT, "timed_out")
+                    self.predictions["censored"] += self.spec.timeout == "censored"
                     yield served
         self._expire(watermark)
 
