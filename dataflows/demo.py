@@ -27,7 +27,7 @@ from thalweg.engine.learning.totals import totals
 
 PARTITIONS = 2
 BASELINES = ("prior", "majority", "no change")
-PACED_SECONDS = 20.0
+PACED_SECONDS = 15.0
 
 Report = Callable[[str, int, int], None]  # stage, done, total
 
@@ -46,7 +46,7 @@ def demo(
         days: how many days of 2013, from the first of January.
         seed: of the disorder, repeats and faults that the producer plants.
         brokers: ``host:port``; None starts the embedded broker for the time of the demo.
-        paced: spread the run over some twenty seconds, for people who watch.
+        paced: spread the run over some fifteen seconds, for people who watch.
         report: told about progress: (stage, done, total).
 
     Returns:
@@ -62,6 +62,7 @@ def demo(
         chain, seconds = _run(settings, folder / "state", planted, PACED_SECONDS if paced else 0.0, report)
         report("archive", 0, 1)
         files = archive_topics(flow, settings, folder)
+        report("archive", 1, 1)
         parity = verify_archive(flow, settings, files, lambda done, total: report("verify", done, total))
         result = _summary(chain, planted, seconds)
         result |= {"parity_compared": parity.compared, "parity_mismatches": parity.faults}
@@ -159,7 +160,7 @@ def _months(settings: Mapping[str, str], files: Mapping[str, Path]) -> list[dict
     months: dict[str, tuple[Any, Any]] = {}
     for record in served(flow, settings):
         if record["event_id"] in late:
-            month = record["time"][:7]
+            month = record["event_id"][:7]  # of the local day on which the flight was scheduled
             if month not in months:
                 months[month] = totals("binary"), totals("binary")
             windows, own = months[month]
