@@ -48,10 +48,11 @@ class Definition:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of everything that decides what a prediction is."""
+        """16 hexadecimal digits of everything that decides what a prediction is, and what state holds."""
         parts = [self.features.fingerprint, self.shards, repr(self.cost), _weight_text(self.weight)]
         parts += ["" if self.label is None else self.label.canonical]
         parts += [f"{m.name} {m.version}" for m in self.open_members()]
+        parts += [f"watched by {detector.name}" for detector in self.drift]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
