@@ -18,7 +18,7 @@ from thalweg.connectors.arrow import columns_of
 from thalweg.engine.batch import Batch, Column, Headers, Log, Raw, Reject
 from thalweg.engine.definition import Definition
 from thalweg.engine.kernels.arrays import Int64
-from thalweg.engine.reading import Reading, in_offset_order
+from thalweg.engine.reading import Reading, in_offset_order, offsets_of
 from thalweg.engine.schema import Schema, column_of
 
 Refused = tuple[int, str, str, int | None]  # message, reason, detail, row within the message
@@ -65,9 +65,7 @@ def reading_of(raws: Sequence[Raw], forms: Mapping[str, Form]) -> Reading:
         batch = decode(Raw.joined([raws[i] for i in places]), forms[log.topic])
         batches.append(batch)
         order = in_offset_order(batch)
-        rejected = np.array([reject.offset for reject in batch.rejects], dtype=np.int64)
-        offsets = np.where(order >= 0, batch.offsets[order] if len(batch) else 0, 0)
-        offsets[order < 0] = rejected[-1 - order[order < 0]]
+        offsets = offsets_of(batch, order)
         starts = np.searchsorted(offsets, [int(raws[i].offsets[0]) for i in places], side="left")
         stops = np.searchsorted(offsets, [int(raws[i].offsets[-1]) for i in places], side="right")
         which[places] = b

@@ -223,7 +223,7 @@ def subscribe(
 
     ``for prediction in subscribe("localhost:9092", "flights.predictions"): print(prediction["score"])``
 
-    A message that is no JSON object (a dead letter) comes as topic, partition, offset, key, value and headers, as
+    A dead letter, and a message that is no JSON object, comes as topic, partition, offset, key, value and headers, as
     text.
     """
     config = {"bootstrap.servers": brokers} | dict(settings or {})
@@ -234,11 +234,12 @@ def subscribe(
 
 def _record(raw: Raw, row: int) -> dict[str, Any]:
     value = raw.values[row]
+    headers = raw.headers[row] if raw.headers else None
+    refused = any(name == "thalweg.reason" for name, _ in headers or [])  # a dead letter: the reason matters most
     with contextlib.suppress(ValueError):
         parsed = orjson.loads(value or b"")
-        if isinstance(parsed, dict):
+        if isinstance(parsed, dict) and not refused:
             return parsed
-    headers = raw.headers[row] if raw.headers else None
     return {
         "topic": raw.log.topic,
         "partition": raw.log.partition,

@@ -86,19 +86,29 @@ def _times(times: Int64) -> Any:
     return pa.array(times, mask=times == NO_TIME).cast(_TIME)
 
 
-def read_archive(paths: Sequence[str | Path], topic: str, form: Form, time: str) -> list[Batch]:
+def read_archive(
+    paths: Sequence[str | Path], topic: str, form: Form, time: str, *, journaled: bool = False
+) -> list[Batch]:
     """The logs of one topic, one batch a partition.
 
     Args:
         paths: files or folders.
         time: the field by which a table without offsets is sorted (rule 1 of the contract).
+        journaled: whether a journal will be followed, which names offsets.
 
     Raises:
-        ArchiveError: a file is missing.
+        ArchiveError: a file is missing, or has no offsets and a journal is to be followed.
         ArrowError: a column cannot be what the schema declares.
     """
     table = _dataset(paths)
+    if "_offset" not in table.column_names and journaled:
+        raise ArchiveError(
+            f"{', '.join(map(str, paths))}: a journal says which offsets were read, and these files hold none; write "
+            "an archive of the topics with thalweg archive, or leave the journal out"
+        )
     if "_offset" not in table.column_names:
+        if time not in table.column_names:
+            raise ArchiveError(f"{', '.join(map(str, paths))}: there is no column {time!r}, the time of {topic!r}")
         return [_numbered(table, Log(topic, 0), form.schema, time)]
     partitions = pc.unique(table.column("_partition")).to_pylist()
     return [

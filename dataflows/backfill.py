@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from thalweg.connectors.codecs import Form
 from thalweg.connectors.journal import Record, decode, in_order
-from thalweg.connectors.parquet import read_archive
+from thalweg.connectors.parquet import ArchiveError, read_archive
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.replay import Progress, followed, replayed, shard_logs, without_journal
 from thalweg.engine.batch import NO_TIME, Batch, Row
@@ -38,7 +38,8 @@ def backfill(
 ) -> dict[str, Any]:
     """Runs the definition over Parquet and writes a training table.
 
-    Columns: id, event_id, key, time, one per feature, score, label, label_known_at, fingerprint. The
+    Columns: id, event_id, key, time, one per feature, score, label, label_known_at (null where a missing label
+    stands for a class), fingerprint. The
     features of a row are those that were, or would have been, served: labels and later events are not
     in them.
 
@@ -55,6 +56,8 @@ def backfill(
     Raises:
         ArchiveError, ArrowError, JournalError: the files do not fit.
     """
+    if out is not None and any(Path(out).resolve() == Path(path).resolve() for path in [*events, *labels]):
+        raise ArchiveError(f"{out} is read: write the training table to another file")
     with_vectors = Pipeline(replace(pipeline.definition, vector=True), pipeline.topics)
     readings = archive_readings(pipeline.definition, events, labels, read_journal(journal))
     rows = replayed(with_vectors, readings, batch_rows=batch_rows, progress=progress, trace=True)
@@ -78,13 +81,16 @@ def archive_readings(
     journal: Sequence[Record] | None,
 ) -> list[Reading]:
     """What each shard reads of an archive."""
-    batches = read_archive(
-        events, definition.stream.topic, Form.of(definition, definition.stream.topic), definition.stream.time
-    )
-    label = definition.label
+    stream, label, journaled = definition.stream, definition.label, journal is not None
+    batches = read_archive(events, stream.topic, Form.of(definition, stream.topic), stream.time, journaled=journaled)
     if label is not None and label.own_topic and labels:
         time = next((f.name for f in label.schema.fields if f.type == "timestamp"), label.schema.fields[0].name)
-        batches += read_archive(labels, label.topic, Form.of(definition, label.topic), time)
+        batches += read_archive(labels, label.topic, Form.of(definition, label.topic), time, journaled=journaled)
+    elif label is not None and label.own_topic:
+        raise DefinitionError(
+            f"the label {label.name} has a topic of its own, {label.topic!r}: without its files every label would be "
+            "missing; give them as labels (--labels)"
+        )
     elif labels:
         raise DefinitionError("labels were given, but the label has no topic of its own")
     return readings_of(definition, batches, journal)

@@ -181,6 +181,29 @@ def backfill(
 @cli.command()
 @click.argument("module")
 @_settings
+@click.option("--out", required=True, metavar="DIR", help="The folder to write.")
+def archive(module: str, out: str, brokers: str | None, config: str | None) -> None:
+    """Write the input topics and the journal to files.
+
+    <topic>.parquet holds the messages and where they stood, journal.jsonl what the live run read and in which
+    order: what backfill needs to give the live run's bits.
+
+    \b
+      thalweg archive pipeline.py --out lake
+      thalweg backfill pipeline.py --from lake/payments.parquet --journal lake/journal.jsonl --out training.parquet
+    """
+    from thalweg.dataflows.load import load
+    from thalweg.dataflows.verify import archive_topics
+
+    settings = _loaded(config, brokers)
+    flow = load(module)
+    files = archive_topics(flow, settings.client(), Path(out))
+    console.facts(f"pipeline {flow.name}", {name: str(path) for name, path in files.items()})
+
+
+@cli.command()
+@click.argument("module")
+@_settings
 def verify(module: str, brokers: str | None, config: str | None) -> None:
     """Recompute what was served, and compare bit for bit.
 
@@ -286,7 +309,7 @@ def init(name: str, folder: str | None) -> None:
     click.echo(f"made {made}:")
     for path in sorted(path for path in made.rglob("*") if path.is_file()):
         click.echo(f"  {path.relative_to(made)}")
-    click.echo(f"Next: cd {made} && {Path(sys.executable).name} -m pytest; its README.md goes on from there.")
+    click.echo(f"Next: cd {made} && {sys.executable} -m pytest; its README.md goes on from there.")
 
 
 @cli.command()

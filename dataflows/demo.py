@@ -21,6 +21,7 @@ from thalweg.dataflows.live import run_live
 from thalweg.dataflows.serve import LiveChain, job_of
 from thalweg.dataflows.verify import archive_topics, served, verify_archive
 from thalweg.engine.batch import Raw, Row
+from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.warm import warm
 from thalweg.engine.learning.member import Prediction
 from thalweg.engine.learning.totals import totals
@@ -30,6 +31,10 @@ BASELINES = ("prior", "majority", "no change")
 PACED_SECONDS = 15.0
 
 Report = Callable[[str, int, int], None]  # stage, done, total
+
+
+class DemoError(ThalwegError):
+    """The demo cannot run on this broker."""
 
 
 def demo(
@@ -73,7 +78,14 @@ def _produce(days: int, seed: int, settings: Mapping[str, str], report: Report) 
     """Writes the flights in the order in which things became known, stamped with that time."""
     records = producer.records(days, seed)
     topics = {producer.EVENTS: PARTITIONS, producer.LANDINGS: PARTITIONS}
-    Cluster(settings).create_topics(topics)
+    cluster = Cluster(settings)
+    there = sorted(topics.keys() & cluster.topics().keys())
+    if there:
+        raise DemoError(
+            f"the broker has a topic {there[0]!r}: the demo was run on it before, or it is yours; delete the topics "
+            f"{', '.join(topics)} and {flow.name}.*, or leave --brokers out"
+        )
+    cluster.create_topics(topics)
     writer = Writer(settings)
     for done, record in enumerate(records):
         writer.send(

@@ -19,7 +19,7 @@ from thalweg.engine.batch import NO_TIME, Batch, Log, Row
 from thalweg.engine.definition import Definition
 from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.kernels.arrays import Int64
-from thalweg.engine.reading import Reading, in_offset_order
+from thalweg.engine.reading import Reading, in_offset_order, offsets_of
 
 Progress = Callable[[int, int], None]  # messages done, messages in all
 
@@ -48,7 +48,8 @@ def followed(records: Sequence[Record], batches: Sequence[Batch]) -> Reading:
     stamped = list(batches)
     for log, b in of_log.items():
         own = [i for i, (extent, _) in enumerate(reads) if extent.log == log]
-        order, offsets = _messages(batches[b])
+        order = in_offset_order(batches[b])
+        offsets = offsets_of(batches[b], order)
         starts = np.searchsorted(offsets, [reads[i][0].first for i in own], side="left")
         stops = np.searchsorted(offsets, [reads[i][0].last for i in own], side="right")
         which[own] = b
@@ -60,16 +61,6 @@ def followed(records: Sequence[Record], batches: Sequence[Batch]) -> Reading:
         stamped[b] = _with_append(batches[b], append)
     rows = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
     return Reading(stamped, np.repeat(which, [len(piece) for piece in pieces]), rows)
-
-
-def _messages(batch: Batch) -> tuple[Int64, Int64]:
-    """Rows and rejects by offset, and their offsets."""
-    order = in_offset_order(batch)
-    rejected = np.array([reject.offset for reject in batch.rejects], dtype=np.int64)
-    offsets = np.empty(len(order), dtype=np.int64)
-    offsets[order >= 0] = batch.offsets[order[order >= 0]]
-    offsets[order < 0] = rejected[-1 - order[order < 0]]
-    return order, offsets
 
 
 def _with_append(batch: Batch, append: Int64) -> Batch:

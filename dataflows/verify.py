@@ -11,6 +11,7 @@ import orjson
 from thalweg.connectors.codecs import Form, decode
 from thalweg.connectors.journal import JournalError, Record
 from thalweg.connectors.journal import decode as decode_record
+from thalweg.connectors.kafka_config import Cluster
 from thalweg.connectors.kafka_read import read_topic
 from thalweg.connectors.parquet import write_archive
 from thalweg.dataflows.backfill import archive_readings, ordered, readings_of
@@ -33,22 +34,29 @@ def verify(pipeline: Pipeline, settings: Mapping[str, str], progress: Progress |
     Raises:
         JournalError: the pipeline has not run, or its journal is damaged.
     """
-    journal = read_journal_topic(pipeline, settings)
+    there = pipeline.topics["journal"] in Cluster(settings).topics()
+    journal = read_journal_topic(pipeline, settings) if there else []
     if not journal:
         raise JournalError(
-            f"the topic {pipeline.topics['journal']!r} has no record: run the pipeline first, with the same name"
+            f"there is no record on {pipeline.topics['journal']!r}: run the pipeline first (thalweg run), with the "
+            "same name and brokers"
         )
     readings = readings_of(pipeline.definition, list(_logs(pipeline.definition, settings)), journal)
     return vars(compare_with(pipeline, settings, readings, progress))
 
 
 def archive_topics(pipeline: Pipeline, settings: Mapping[str, str], folder: Path) -> dict[str, Path]:
-    """Writes each input topic to a Parquet file in ``folder``."""
+    """Writes each input topic to ``<topic>.parquet`` and the journal, if there is one, to ``journal.jsonl``."""
+    folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for topic in pipeline.definition.topics:
         files[topic] = folder / f"{topic}.parquet"
         raws = read_topic(settings, topic, batch_rows=ARCHIVE_ROWS)
         write_archive(files[topic], raws, Form.of(pipeline.definition, topic))
+    if pipeline.topics["journal"] in Cluster(settings).topics():
+        files["journal"] = folder / "journal.jsonl"
+        lines = [record.encode() + b"\n" for record in read_journal_topic(pipeline, settings)]
+        files["journal"].write_bytes(b"".join(lines))
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,7 +125,7 @@ def define(
         _check_local(spec)
     named = models.items() if isinstance(models, Mapping) else [(None, model) for model in models]
     definition = Definition(
-        name=name or _snake(spec.name),
+        name=_name(name or _snake(spec.name)),
         plan=Plan.of(spec, label_spec),
         label=label_spec,
         models=tuple(named),
@@ -178,6 +179,13 @@ def _carry(carry: Sequence[str], stream: StreamSpec) -> tuple[str, ...]:
     return tuple(carry)
 
 
+def _name(name: str) -> str:
+    """A name that topics can have: ``<name>.predictions``."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
+        raise DefinitionError(f"name={name!r}: topics are named after it; write letters, digits, '.', '_' and '-'")
+    return name
+
+
 def _rows(metrics_every: int) -> int:
     if not isinstance(metrics_every, int) or metrics_every < 1:
         raise DefinitionError(f"metrics_every={metrics_every!r}: write a number of predictions, at least 1")
@@ -221,10 +229,31 @@ def _check_models(definition: Definition) -> None:
         raise DefinitionError("cost=(false alarm, miss) decides a binary label; the model that serves has none")
     if definition.drift and (definition.label is None or not members):
         raise DefinitionError("drift=[on_error(...)] watches the served error; it needs a label and a model")
+    if any(feature.is_text for feature in definition.features.features):
+        _check_text(definition, members)
     for detector in definition.drift:
         detector.check(members[0].task)
     if isinstance(definition.weight, Mapping) and members and members[0].task not in ("binary", "multiclass"):
         raise DefinitionError("weight={class: weight} needs classes; write an expression for other labels")
+
+
+def _check_text(definition: Definition, members: list[Member]) -> None:
+    """A model that takes numbers only would fail on every row: tried out on copies, before anything runs."""
+    label = None if definition.label is None else _EXAMPLES[definition.label.value_type]
+    x: dict[str, float | str] = {f.name: "a" if f.is_text else 1.0 for f in definition.features.features}
+    texts = ", ".join(f.name for f in definition.features.features if f.is_text)
+    for one in members:
+        one.predict(x)
+        one.learn(x, label)
+        one.predict(x)
+        if one.failures:
+            raise DefinitionError(
+                f"{one.name} fails on text ({one.last_failure}), and {texts} of {definition.features.name} is "
+                "text; write enc.one_hot(...) or enc.target(...) around it, or a model that begins with OneHotEncoder()"
+            )
+
+
+_EXAMPLES: dict[str, bool | int | float | str] = {"bool": True, "str": "a", "i64": 1, "f64": 1.0}
 
 
 def _snake(name: str) -> str:

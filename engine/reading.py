@@ -73,6 +73,15 @@ def in_offset_order(batch: Batch) -> Int64:
     return codes[order]
 
 
+def offsets_of(batch: Batch, codes: Int64) -> Int64:
+    """The offset of each row or reject (``-1 - k``) of a batch."""
+    rejected = np.array([reject.offset for reject in batch.rejects], dtype=np.int64)
+    offsets = np.empty(len(codes), dtype=np.int64)
+    offsets[codes >= 0] = batch.offsets[codes[codes >= 0]]
+    offsets[codes < 0] = rejected[-1 - codes[codes < 0]]
+    return offsets
+
+
 class Place(NamedTuple):
     """The row that causes something to leave: its log, offset and record key; ``row`` within its message,
     where a message holds several rows; ``headers`` of it that are passed on."""

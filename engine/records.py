@@ -90,7 +90,7 @@ class Records:
         result: dict[str, Any] = {"score": _score(first.score), "decision": first.label}
         if self._definition.threshold is not None:
             result["threshold"] = self._definition.threshold
-        result |= {"model": name, "version": version, "learned": self._panel.learned}
+        result |= {"model": name, "version": version, "learned": self._panel.members[0].learned}
         if first.degraded:
             result["degraded"] = True
         if len(served.predictions) > 1:

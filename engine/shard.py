@@ -213,7 +213,8 @@ class Shard:
         if fingerprint != self.definition.fingerprint:
             raise SnapshotError(
                 f"the state was written by definition {fingerprint}, this one is {self.definition.fingerprint}; "
-                "start with an empty state folder, or go back to the definition that wrote it"
+                "go back to the definition that wrote it, or give the pipeline a new name: a new name has topics and "
+                "state of its own, so that no topic holds rows of two definitions"
             )
         self._next = {Log(topic, partition): offset for topic, partition, offset in place}
         for name, part in self._parts().items():

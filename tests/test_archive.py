@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg import FeatureSet, Label, Stream, agg, baseline, col, pipeline
+from thalweg import DefinitionError, FeatureSet, Label, Stream, agg, baseline, col, pipeline
 from thalweg.connectors.arrow import ArrowError
 from thalweg.connectors.codecs import Form, decode
 from thalweg.connectors.journal import Record, extents
@@ -125,7 +125,9 @@ def test_parquet_dataset_in_a_folder_is_read_whole(tmp_path: Path) -> None:
     stamps = table.column("at").cast(pa.timestamp("us", tz="UTC"))
     table = table.set_column(table.column_names.index("at"), "at", stamps)
     ds.write_dataset(table, tmp_path / "lake", format="parquet", max_rows_per_file=20, max_rows_per_group=20)
-    backfill(flow, [tmp_path / "lake"], [], tmp_path / "out.parquet")
+    label = {"id": ["r0"], "at": [DAY_US], "broke": [True]}
+    pq.write_table(pa.table(label), tmp_path / "labels.parquet")
+    backfill(flow, [tmp_path / "lake"], [tmp_path / "labels.parquet"], tmp_path / "out.parquet")
     out = pq.read_table(tmp_path / "out.parquet")
     assert out.column("event_id").to_pylist() == [row["id"] for row in rows]
     memory = pipeline(Recent, label=Broke, models=[baseline.Prior()], vector=True).run(rows)
@@ -209,3 +211,36 @@ def test_a_log_is_read_once() -> None:
     shard.push(Reading_.of(batch))
     with pytest.raises(OrderError, match="in offset order"):
         shard.push(Reading_.of(batch.take(np.empty(0, dtype=np.int64), batch.rejects[-1:])))
+
+
+def test_a_backfill_that_would_mislead_is_refused(tmp_path: Path) -> None:
+    write_archive(tmp_path / "events.parquet", [readings(9)], FORM)
+    write_archive(tmp_path / "labels.parquet", [breakdowns(9)], LABELS)
+    events, labels = [tmp_path / "events.parquet"], [tmp_path / "labels.parquet"]
+    with pytest.raises(DefinitionError, match="give them as labels"):
+        backfill(flow, events, [], tmp_path / "out.parquet")
+    with pytest.raises(ArchiveError, match="write the training table to another file"):
+        backfill(flow, events, labels, events[0])
+    journal = tmp_path / "journal.jsonl"
+    journal.write_bytes(Record("j", 0, 0, DAY_US, ()).encode() + b"\n")
+    pq.write_table(pa.table({"id": ["a"], "machine": ["m"], "at": [DAY_US]}), tmp_path / "plain.parquet")
+    with pytest.raises(ArchiveError, match="these files hold none"):
+        backfill(flow, [tmp_path / "plain.parquet"], labels, journal=journal)
+    with pytest.raises(ArchiveError, match="no column 'at'"):
+        read_archive([_without_time(tmp_path)], "readings", FORM, "at")
+
+
+def _without_time(folder: Path) -> Path:
+    pq.write_table(pa.table({"id": ["a"], "machine": ["m"]}), folder / "timeless.parquet")
+    return folder / "timeless.parquet"
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 5))
+def test_any_mix_of_good_and_bad_messages_reaches_the_chain(good: list[bool], run: int) -> None:
+    """Through the codec as live, where rows and rejects of one log share their order."""
+    row = {"id": "a", "machine": "m", "at": DAY_US}
+    whole = raw("readings", [row if fits else b"{" for fits in good], [b"m"] * len(good))
+    raws = [_part(whole, low, low + run) for low in range(0, len(good), run)]
+    rows = LiveChain(flow).push(raws)
+    kinds = [row.kind for row in rows]
+    assert kinds.count("dlq") == good.count(False) and kinds.count("predictions") == good.count(True)

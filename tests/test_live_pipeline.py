@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.kafka_fixture import Kafka, bootstrap_fixture, kafka_fixture  # noqa: F401
 from thalweg import FeatureSet, Label, Pipeline, Stream, agg, baseline, col, enc, on_error, pipeline, subscribe
 from thalweg.connectors.kafka_sink import Writer
+from thalweg.dataflows.backfill import backfill
 from thalweg.dataflows.live import run_live
 from thalweg.dataflows.serve import LiveChain, job_of
-from thalweg.dataflows.verify import verify
+from thalweg.dataflows.verify import archive_topics, verify
 
 pytestmark = pytest.mark.broker
 SHARDS = 2
@@ -93,6 +95,11 @@ def test_kafka_e2e_with_stops_equals_its_replay(kafka: Kafka, tmp_path: Path) ->
     found = verify(flow, kafka.settings)
     assert (found["compared"], found["mismatches"]) == (len(records), 0), found
     assert (found["missing"], found["unexpected"]) == (0, 0), found
+    files = archive_topics(flow, kafka.settings, tmp_path / "lake")
+    paths = [[files[topic]] for topic in flow.definition.topics]
+    backfill(flow, *paths, tmp_path / "out.parquet", journal=files["journal"], batch_rows=77)
+    table = pq.read_table(tmp_path / "out.parquet", columns=["id", "score"]).to_pylist()
+    assert {row["id"]: row["score"] for row in table} == {record["id"]: record["score"] for record in records}
     counters: dict[str, int] = {}
     for shard in range(SHARDS):
         raws = kafka.journal(job_of(flow), shard)

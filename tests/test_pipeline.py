@@ -124,6 +124,12 @@ class Plain(FeatureSet, source=Payment):
     spent = agg.by("card").sum(col.amount, "10m").fill(0.0)
 
 
+class Texts(FeatureSet, source=Payment):
+    "A category as it is."
+
+    shop = col.shop.fill("none")
+
+
 def payments(n: int = 400, seed: int = 3) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     draw = np.random.default_rng(seed)
     events, labels = [], []
@@ -310,6 +316,8 @@ def test_static_member_sees_only_its_columns() -> None:
         (lambda: pipeline(Plain, drift=[on_error(drift.ADWIN())]), "needs a label"),
         (lambda: pipeline(Plain, label=Fraud, topics={"prediction": "x"}), "predictions"),
         (lambda: pipeline(Plain, metrics_every=0), "at least 1"),
+        (lambda: pipeline(Plain, name="my pipeline!"), "letters, digits"),
+        (lambda: pipeline(Texts, label=Fraud, models=[linear_model.LogisticRegression()]), "OneHotEncoder"),
     ],
 )
 def test_a_wrong_pipeline_is_refused_with_what_to_write(wrong: Any, says: str) -> None:
@@ -400,3 +408,10 @@ def test_every_public_name_is_there() -> None:
         assert getattr(thalweg, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = thalweg.nothing
+
+
+def test_text_features_reach_models_that_take_text() -> None:
+    events, labels = payments()
+    model = preprocessing.OneHotEncoder() | linear_model.LogisticRegression()
+    scores = [record["score"] for record in pipeline(Texts, label=Fraud, models=[model]).run(events, labels)]
+    assert len(set(scores[-50:])) > 2
