@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from thalweg.connectors.arrow import columns_of
 from thalweg.engine.batch import NO_TIME, Batch, Log, Reject
+from thalweg.engine.errors import DefinitionError
 from thalweg.engine.schema import Schema
 
 RowsLike: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table | pa.RecordBatch
@@ -20,6 +21,8 @@ def batch_of(rows: RowsLike, schema: Schema, log: Log) -> Batch:
 
     Without a broker there is no append time, so no future bound.
     """
+    if isinstance(rows, str | bytes | Mapping):
+        raise DefinitionError(f"rows is a {type(rows).__name__}; write a list of dicts, or an Arrow table")
     if isinstance(rows, pa.RecordBatch):
         rows = pa.Table.from_batches([rows])
     if isinstance(rows, pa.Table):

@@ -38,7 +38,8 @@ First steps:
 
 MODULE is a dotted name (my.module), a name and an attribute (my.module:flow) or a file (pipeline.py). Brokers
 and other settings may stand in thalweg.toml or in the environment, secrets only in the environment or in files
-of their own. Exit codes: 0 done, 1 failed, 2 something given is wrong, 130 interrupted."""
+of their own. Exit codes: 0 done (also a run that was stopped:
+it saves its state first), 1 failed, 2 something given is wrong, 130 interrupted."""
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -52,7 +53,10 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
-    """What ``thalweg`` and ``python -m thalweg`` start."""
+    """What ``thalweg`` and ``python -m thalweg`` start; a closed terminal and SIGTERM end it as Ctrl-C does."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     cli(prog_name="thalweg")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,9 +69,18 @@ class Pipeline:
 
         ``labels`` are rows of the label's own topic. Rows stand in the order in which they became
         known; labels are read between them by their ``available`` time. :meth:`replay` gives the rest
-        (alarms, metrics, dead letters, counts).
+        (alarms, metrics, dead letters, counts). Rows that do not fit are
+        told in a warning.
         """
-        predictions = self.replay(rows, labels).predictions
+        results = self.replay(rows, labels)
+        predictions, refused = results.predictions, results.counters["rejected"]
+        if refused:
+            first = results.dead_letters[0]
+            warnings.warn(
+                f"{refused} of {results.counters['read']} rows do not fit {self.definition.stream.name}; row "
+                f"{first['offset']}: {first['reason']}, {first['detail']} (replay(...).dead_letters has them all)",
+                stacklevel=2,
+            )
         return table_of(predictions) if isinstance(rows, pa.Table | pa.RecordBatch) else predictions
 
     def replay(self, rows: RowsLike, labels: RowsLike | None = None, *, batch_rows: int | None = None) -> Results:

@@ -154,14 +154,14 @@ def _label(label: type[Label], spec: FeatureSetSpec) -> LabelSpec:
 def _check_local(spec: FeatureSetSpec) -> None:
     """With a shard a partition, only keys that contain the partition key are whole (rule 1 and 6)."""
     key = Col(spec.source.key).canonical
-    for aggregate in spec.aggregates:
+    for feature, aggregate in ((f, node) for f in spec.features for node in f.expr.walk() if isinstance(node, Agg)):
         if aggregate.fed_by is not None and not aggregate.by:
             continue  # the overall mean of target encoding: of the shard's own labels, as its models
         fields = {part.canonical for k in aggregate.by for part in (k.walk() if _is_cross(k) else [k])}
         if key not in fields:
             by = ", ".join(k.canonical for k in aggregate.by) or "nothing"
             raise DefinitionError(
-                f"{spec.name}: {aggregate.op} aggregates by {by}, but the topic {spec.source.topic!r} is "
+                f"{spec.name}.{feature.name} aggregates by {by}, but the topic {spec.source.topic!r} is "
                 f"partitioned by {spec.source.key!r}, so each partition would count only its own rows; add "
                 f"{spec.source.key!r} to by(...), or write pipeline(..., shards='one')"
             )

@@ -152,7 +152,7 @@ def _convert_row(item: Any, converters: list[tuple[str, bool, Callable[[Any], An
         value = item.get(name)
         if value is not None:
             try:
-                value = convert(value)
+                value = convert(value.item() if isinstance(value, np.generic) else value)
             except BadValue as bad:
                 raise BadValue(bad.args[0], f"field {name!r}: {bad.args[1]}") from None
         if value is None and not nullable:

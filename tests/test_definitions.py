@@ -90,7 +90,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (wrong_feature(lambda: enc.target(col.k, Stream, "1h")), "write the Label class"),  # type: ignore[arg-type]
     (wrong_feature(lambda: cyc.hour(col.at, tz="Mars/Olympus")), "'Mars/Olympus' is no time zone; write one such as"),
     (wrong_feature(lambda: cyc.hour(col.x)), "cyclic takes timestamp, got f64"),
-    (lambda: pipeline(features(stream(), f=agg.by("cat").count("1h"))), "Set: .* by col.cat.*shards='one'"),
+    (lambda: pipeline(features(stream(), f=agg.by("cat").count("1h"))), "Set.f aggregates by col.cat.*shards='one'"),
     (lambda: features(stream(), _helper=col.x), "Set has no feature; write name = expression"),
     (lambda: definition_class(FeatureSet, "Set", {"f": col.x}), r"write class Set\(FeatureSet, source=YourStream\)"),
     (wrong_pipeline(label=stream()), "write the Label class"),

@@ -415,3 +415,17 @@ def test_text_features_reach_models_that_take_text() -> None:
     model = preprocessing.OneHotEncoder() | linear_model.LogisticRegression()
     scores = [record["score"] for record in pipeline(Texts, label=Fraud, models=[model]).run(events, labels)]
     assert len(set(scores[-50:])) > 2
+
+
+def test_rows_that_do_not_fit_are_told_in_a_warning() -> None:
+    events, _ = payments(3)
+    with pytest.warns(UserWarning, match="1 of 4 rows do not fit Payment; row 1: type, field 'amount'"):
+        assert len(pipeline(Plain, vector=True).run([events[0], events[1] | {"amount": "7"}, *events[1:]])) > 0
+    with pytest.raises(DefinitionError, match="list of dicts"):
+        pipeline(Plain).run(events[0])  # type: ignore[arg-type]
+
+
+def test_scalars_of_numpy_are_values() -> None:
+    event = {"id": "a", "card": "c", "at": np.int64(5), "kind": "ask", "amount": np.float32(0.5), "shop": np.str_("s")}
+    (record,) = pipeline(Plain).run([event])
+    assert record["vector"]["amount"] == 0.5
