@@ -14,6 +14,8 @@ from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.arrays import Bool, Int64
 from thalweg.engine.schema import LIMIT, MAX_TIME, Field, Schema
 
+TIME = pa.timestamp("us", tz="UTC")
+TYPES = {"f64": pa.float64(), "i64": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "timestamp": TIME}
 _UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -59,7 +61,7 @@ def _column(table: pa.Table, field: Field) -> tuple[Column, Bool, str]:
     if pa.types.is_dictionary(array.type):
         array = pc.cast(array, array.type.value_type)
     if pa.types.is_null(array.type):
-        array = pc.cast(array, pa.float64() if field.type == "f64" else _ARROW[field.type])
+        array = pc.cast(array, TYPES[field.type])
     valid = np.asarray(pc.is_valid(array).to_numpy(zero_copy_only=False), dtype=np.bool_)
     return _CONVERT[field.type](array, valid, field)
 
@@ -123,7 +125,6 @@ def _filled(array: Any, value: Any) -> Any:
     return pc.fill_null(array, pa.scalar(value, type=array.type)).to_numpy()
 
 
-_ARROW = {"i64": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "timestamp": pa.timestamp("us", tz="UTC")}
 _CONVERT = {"f64": _to_float, "i64": _to_int, "bool": _to_bool, "str": _to_str, "timestamp": _to_time}
 
 

@@ -18,7 +18,7 @@ from thalweg.connectors.arrow import columns_of
 from thalweg.engine.batch import Batch, Column, Headers, Log, Raw, Reject
 from thalweg.engine.definition import Definition
 from thalweg.engine.kernels.arrays import Int64
-from thalweg.engine.reading import Reading, in_offset_order, offsets_of
+from thalweg.engine.reading import Reading
 from thalweg.engine.schema import Schema, column_of
 
 Refused = tuple[int, str, str, int | None]  # message, reason, detail, row within the message
@@ -56,24 +56,12 @@ def decode(raw: Raw, form: Form) -> Batch:
 
 def reading_of(raws: Sequence[Raw], forms: Mapping[str, Form]) -> Reading:
     """Raw messages in reading order as one reading: each log is decoded once, the order is kept."""
-    runs: dict[Log, list[int]] = {}
-    for i, raw in enumerate(raws):
-        runs.setdefault(raw.log, []).append(i)
-    batches, codes = [], np.empty(len(raws), dtype=object)
-    which = np.empty(len(raws), dtype=np.int64)
-    for b, (log, places) in enumerate(runs.items()):
-        batch = decode(Raw.joined([raws[i] for i in places]), forms[log.topic])
-        batches.append(batch)
-        order = in_offset_order(batch)
-        offsets = offsets_of(batch, order)
-        starts = np.searchsorted(offsets, [int(raws[i].offsets[0]) for i in places], side="left")
-        stops = np.searchsorted(offsets, [int(raws[i].offsets[-1]) for i in places], side="right")
-        which[places] = b
-        for i, start, stop in zip(places, starts.tolist(), stops.tolist(), strict=True):
-            codes[i] = order[start:stop]
-    lengths = [len(part) for part in codes]
-    rows = np.concatenate(codes) if len(codes) else np.empty(0, dtype=np.int64)
-    return Reading(batches, np.repeat(which, lengths), rows.astype(np.int64))
+    of_log: dict[Log, list[Raw]] = {}
+    for raw in raws:
+        of_log.setdefault(raw.log, []).append(raw)
+    batches = [decode(Raw.joined(own), forms[log.topic]) for log, own in of_log.items()]
+    which = {log: b for b, log in enumerate(of_log)}
+    return Reading.of_runs(batches, [(which[raw.log], int(raw.offsets[0]), int(raw.offsets[-1])) for raw in raws])
 
 
 def _decode_json(raw: Raw, form: Form) -> Batch:
@@ -184,18 +172,10 @@ def _check_keys(batch: Batch, field: str) -> Batch:
     wrong = [i for i, (key, want) in enumerate(zip(batch.keys, expected, strict=True)) if key != want]
     if not wrong:
         return batch
-    rejects = [
-        Reject(
-            batch.log,
-            int(batch.offsets[i]),
-            "key",
-            f"expected the record key {expected[i]!r} (field {field!r}), got {batch.keys[i]!r}; see Stream.key_check",
-            batch.keys[i],
-            batch.values[i],
-            _at(batch.headers, i),
-        )
-        for i in wrong
-    ]
+    rejects = []
+    for i in wrong:
+        came = f"expected the record key {expected[i]!r} (field {field!r}), got {batch.keys[i]!r}"
+        rejects.append(batch.refuse(i, "key", f"{came}; see Stream.key_check"))
     mask = np.ones(len(batch), dtype=np.bool_)
     mask[wrong] = False
     return batch.take(np.flatnonzero(mask), sorted([*batch.rejects, *rejects], key=lambda reject: reject.offset))

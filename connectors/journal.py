@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -109,6 +109,14 @@ def in_order(records: Iterable[Record]) -> Iterator[Record]:
             last = record
 
 
+def ordered(records: Iterable[Record]) -> list[Record]:
+    """Journal records of all shards, each shard's by number and once."""
+    by_shard: dict[int, list[Record]] = {}
+    for record in records:
+        by_shard.setdefault(record.shard, []).append(record)
+    return [r for own in by_shard.values() for r in in_order(sorted(own, key=lambda record: record.number))]
+
+
 def extents(raws: Iterable[Raw]) -> tuple[Extent, ...]:
     """What was read, compact: neighbours of one log are one entry."""
     runs: list[Extent] = []
@@ -123,8 +131,7 @@ def extents(raws: Iterable[Raw]) -> tuple[Extent, ...]:
 
 def stamped(raw: Raw, read_at: int) -> Raw:
     """``raw`` with ``read_at`` as the append time of the rows for which the broker gave none."""
-    append = np.where(raw.append == NO_TIME, read_at, raw.append)
-    return Raw(raw.log, raw.offsets, raw.times, append, raw.keys, raw.values, raw.headers)
+    return replace(raw, append=np.where(raw.append == NO_TIME, read_at, raw.append))
 
 
 class Hand:

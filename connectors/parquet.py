@@ -18,20 +18,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from thalweg.connectors.arrow import columns_of
+from thalweg.connectors.arrow import TIME, TYPES, columns_of
 from thalweg.connectors.codecs import Form, decode
 from thalweg.engine.batch import NO_TIME, Batch, Column, Log, Raw, Reject
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.arrays import Int64
 from thalweg.engine.schema import Schema
 
-_TIME = pa.timestamp("us", tz="UTC")
-_TYPES = {"f64": pa.float64(), "i64": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "timestamp": _TIME}
 _LOG = [
     ("_partition", pa.int32()),
     ("_offset", pa.int64()),
-    ("_broker_time", _TIME),
-    ("_append_time", _TIME),
+    ("_broker_time", TIME),
+    ("_append_time", TIME),
     ("_key", pa.binary()),
     ("_value", pa.binary()),
 ]
@@ -43,7 +41,7 @@ class ArchiveError(ThalwegError):
 
 def write_archive(path: Path, raws: Iterable[Raw], form: Form) -> int:
     """Writes one topic's messages to a Parquet file; returns how many."""
-    fields = [(field.name, _TYPES[field.type]) for field in form.schema.fields]
+    fields = [(field.name, TYPES[field.type]) for field in form.schema.fields]
     schema = pa.schema([*_LOG, *fields])
     written = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -71,19 +69,19 @@ def _table(raw: Raw, form: Form, schema: pa.Schema) -> pa.Table:
     ]
     for field in form.schema.fields:
         column = batch.columns[field.name]
-        nulls = pa.nulls(len(refused), _TYPES[field.type])
+        nulls = pa.nulls(len(refused), TYPES[field.type])
         columns.append(pa.concat_arrays([_array(column, field.type), nulls]))
     return pa.Table.from_arrays(columns, schema=schema).take(pa.array(order))
 
 
 def _array(column: Column, kind: str) -> Any:
     return pa.array(column.values, mask=~column.valid, type=pa.int64() if kind == "timestamp" else None).cast(
-        _TYPES[kind]
+        TYPES[kind]
     )
 
 
 def _times(times: Int64) -> Any:
-    return pa.array(times, mask=times == NO_TIME).cast(_TIME)
+    return pa.array(times, mask=times == NO_TIME).cast(TIME)
 
 
 def read_archive(

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thalweg.connectors.arrow import TIME, TYPES
 from thalweg.connectors.codecs import Form
-from thalweg.connectors.journal import Record, decode, in_order
+from thalweg.connectors.journal import Record, decode, ordered
 from thalweg.connectors.parquet import ArchiveError, read_archive
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.replay import Progress, followed, replayed, shard_logs, without_journal
@@ -22,8 +23,6 @@ from thalweg.engine.reading import Reading
 from thalweg.engine.schema import to_time
 
 BATCH_ROWS = 8192
-_TIME = pa.timestamp("us", tz="UTC")
-_LABEL_TYPES = {"bool": pa.bool_(), "i64": pa.int64(), "f64": pa.float64(), "str": pa.string()}
 
 
 def backfill(
@@ -39,9 +38,8 @@ def backfill(
     """Runs the definition over Parquet and writes a training table.
 
     Columns: id, event_id, key, time, one per feature, score, label, label_known_at (null where a missing label
-    stands for a class), fingerprint. The
-    features of a row are those that were, or would have been, served: labels and later events are not
-    in them.
+    stands for a class), fingerprint. The features of a row are those that were, or would have been, served:
+    labels and later events are not in them.
 
     Args:
         events, labels: Parquet files or folders of the stream's and of the label's topic.
@@ -118,14 +116,6 @@ def read_journal(path: str | Path | None) -> list[Record] | None:
     return ordered(records)
 
 
-def ordered(records: Iterable[Record]) -> list[Record]:
-    """Journal records of all shards, each shard's by number and once."""
-    by_shard: dict[int, list[Record]] = {}
-    for record in records:
-        by_shard.setdefault(record.shard, []).append(record)
-    return [r for own in by_shard.values() for r in in_order(sorted(own, key=lambda record: record.number))]
-
-
 def training_table(definition: Definition, rows: Iterable[Row]) -> pa.Table:
     """Predictions with their vectors, and the labels that came; late answers are left out."""
     predictions: dict[str, dict[str, Any]] = {}
@@ -143,12 +133,12 @@ def _table(definition: Definition, records: list[dict[str, Any]]) -> pa.Table:
         return pa.array([record.get(name) for record in records], type=kind)
 
     columns = {"id": of("id", pa.string()), "event_id": of("event_id"), "key": of("key")}
-    columns["time"] = pa.array([to_time(record["time"]) for record in records], type=pa.int64()).cast(_TIME)
+    columns["time"] = pa.array([to_time(record["time"]) for record in records], type=pa.int64()).cast(TIME)
     for feature in definition.features.features:
         kind = pa.string() if feature.is_text else pa.float64()
         columns[feature.name] = pa.array([record["vector"][feature.name] for record in records], type=kind)
     columns["score"] = of("score")
-    columns["label"] = of("label", None if definition.label is None else _LABEL_TYPES[definition.label.value_type])
-    columns["label_known_at"] = of("label_known_at", pa.int64()).cast(_TIME)
+    columns["label"] = of("label", None if definition.label is None else TYPES[definition.label.value_type])
+    columns["label_known_at"] = of("label_known_at", pa.int64()).cast(TIME)
     columns["fingerprint"] = of("features", pa.string())
     return pa.table(columns)

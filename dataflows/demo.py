@@ -141,8 +141,7 @@ def _run(
 def _summary(chain: LiveChain, planted: Mapping[str, int], seconds: float) -> dict[str, Any]:
     counters = chain.shard.counters()
     panel = chain.shard.panel
-    names = [member.name for member in panel.members]
-    metrics = {name: panel.summary(i)["cumulative"] for i, name in enumerate(names)}
+    metrics = {summary["model"]: summary["cumulative"] for summary in panel.summaries()}
     losses = [metrics[name]["log_loss"] for name in BASELINES if metrics[name]["log_loss"] is not None]
     return {
         "events": counters["read"],

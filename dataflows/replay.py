@@ -6,7 +6,7 @@ The same chain as live; ``compare`` then says whether live and replay agree, bit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from thalweg.engine.batch import NO_TIME, Batch, Log, Row
 from thalweg.engine.definition import Definition
 from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.kernels.arrays import Int64
-from thalweg.engine.reading import Reading, in_offset_order, offsets_of
+from thalweg.engine.reading import Reading
 
 Progress = Callable[[int, int], None]  # messages done, messages in all
 
@@ -38,43 +38,22 @@ def followed(records: Sequence[Record], batches: Sequence[Batch]) -> Reading:
     Raises:
         JournalError: a log that the journal names is not there.
     """
-    of_log = {batch.log: i for i, batch in enumerate(batches)}
-    reads = [(extent, record.read_at) for record in records for extent in record.reads]
-    missing = sorted({extent.log for extent, _ in reads} - of_log.keys())
+    which = {batch.log: b for b, batch in enumerate(batches)}
+    missing = sorted({extent.log for record in records for extent in record.reads} - which.keys())
     if missing:
         raise JournalError(f"the journal read {missing[0].topic}[{missing[0].partition}], which is not in the archive")
-    pieces: list[Int64] = [np.empty(0, dtype=np.int64)] * len(reads)
-    which = np.empty(len(reads), dtype=np.int64)
-    stamped = list(batches)
-    for log, b in of_log.items():
-        own = [i for i, (extent, _) in enumerate(reads) if extent.log == log]
-        order = in_offset_order(batches[b])
-        offsets = offsets_of(batches[b], order)
-        starts = np.searchsorted(offsets, [reads[i][0].first for i in own], side="left")
-        stops = np.searchsorted(offsets, [reads[i][0].last for i in own], side="right")
-        which[own] = b
-        append = batches[b].append.copy()
-        for i, start, stop in zip(own, starts.tolist(), stops.tolist(), strict=True):
-            pieces[i] = order[start:stop]
-            rows = pieces[i][pieces[i] >= 0]
-            append[rows] = np.where(append[rows] == NO_TIME, reads[i][1], append[rows])
-        stamped[b] = _with_append(batches[b], append)
-    rows = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
-    return Reading(stamped, np.repeat(which, [len(piece) for piece in pieces]), rows)
+    runs = [(which[extent.log], extent.first, extent.last) for record in records for extent in record.reads]
+    return Reading.of_runs([_stamped(batch, records) for batch in batches], runs)
 
 
-def _with_append(batch: Batch, append: Int64) -> Batch:
-    return Batch(
-        batch.log,
-        batch.offsets,
-        append,
-        batch.columns,
-        batch.keys,
-        batch.values,
-        batch.headers,
-        batch.rejects,
-        batch.indices,
-    )
+def _stamped(batch: Batch, records: Sequence[Record]) -> Batch:
+    """With the time of first reading as the append time of rows that have none of the broker's."""
+    reads = [(e.last, record.read_at) for record in records for e in record.reads if e.log == batch.log]
+    if not reads:
+        return batch
+    lasts, read_at = np.array(reads, dtype=np.int64).T
+    at = np.minimum(np.searchsorted(lasts, batch.offsets), len(lasts) - 1)
+    return replace(batch, append=np.where(batch.append == NO_TIME, read_at[at], batch.append))
 
 
 def without_journal(definition: Definition, batches: Sequence[Batch]) -> Reading:

@@ -84,6 +84,6 @@ def _counters(chains: dict[int, _RecordedChain]) -> dict[str, int]:
 def _metrics(chains: dict[int, _RecordedChain]) -> dict[str, Any]:
     panels = {shard: chain.shard.panel for shard, chain in sorted(chains.items())}
     return {
-        f"shard {shard}": {member.name: panel.summary(i) for i, member in enumerate(panel.members)}
+        f"shard {shard}": {summary["model"]: summary for summary in panel.summaries()}
         for shard, panel in panels.items()
     }

@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 
 from thalweg.connectors.codecs import Form, decode
-from thalweg.connectors.journal import JournalError, Record
+from thalweg.connectors.journal import JournalError, Record, ordered
 from thalweg.connectors.journal import decode as decode_record
 from thalweg.connectors.kafka_config import Cluster
 from thalweg.connectors.kafka_read import read_topic
 from thalweg.connectors.parquet import write_archive
-from thalweg.dataflows.backfill import archive_readings, ordered, readings_of
+from thalweg.dataflows.backfill import archive_readings, readings_of
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.replay import Comparison, Progress, compare, replayed
 from thalweg.engine.batch import Batch, Log, Raw

@@ -130,6 +130,19 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def refuse(self, row: int, reason: str, detail: str) -> Reject:
+        """A decoded row that is turned away after all."""
+        return Reject(
+            self.log,
+            int(self.offsets[row]),
+            reason,
+            detail,
+            None if self.keys is None else self.keys[row],
+            None if self.values is None else self.values[row],
+            None if self.headers is None else self.headers[row],
+            None if self.indices is None else int(self.indices[row]),
+        )
+
     def take(self, rows: Int64, rejects: list[Reject]) -> Batch:
         """The rows at these positions, with these rejects."""
         at = rows.tolist()

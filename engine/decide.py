@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thalweg.engine.batch import NO_TIME, Batch, Column, Reject
+from thalweg.engine.batch import NO_TIME, Column, Reject
 from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.features.gate import FOLDED, LATE, OUTCOMES, Passed
 from thalweg.engine.features.plan import Tell
@@ -32,14 +32,13 @@ PREDICT, LEARN, REVISE, GIVE_UP, REPORT = range(5)
 class Step(NamedTuple):
     """One thing to do after the features are computed, caused by the row at ``place``.
 
-    ``row`` is the row of the stream (PREDICT), ``label`` what is learned or counted, known since
-    ``available``, ``counters`` what a metrics record (REPORT) shows.
+    ``label`` is what is learned or counted, known since ``available``, ``counters`` what a metrics record (REPORT)
+    shows.
     """
 
     kind: int
     place: Place
     served: Served
-    row: int = -1
     label: Label | None = None
     available: int | None = None
     counters: dict[str, int] | None = None
@@ -155,7 +154,7 @@ class Decider:
             self._accept(i, place)
         elif outcome == LATE and self._answer_late and events.asks[i]:
             self._result.entering.append(i)
-            self._step(PREDICT, place, self._serve(i, events.watermarks[i]), row=i)
+            self._step(PREDICT, place, self._serve(i, events.watermarks[i]))
 
     def _accept(self, i: int, place: Place) -> None:
         events = self._events
@@ -165,7 +164,7 @@ class Decider:
         served = self._serve(i, events.times[i]) if events.asks[i] else None
         if served is not None:
             self.predicted += 1
-            self._step(PREDICT, place, served, row=i)
+            self._step(PREDICT, place, served)
         event_id = events.event_ids[i]
         if self.labels is not None and event_id is not None and (served is not None or told is None):
             self._remember(self.labels, event_id, i, served, place)
@@ -176,7 +175,7 @@ class Decider:
         if told is not None:
             self._tell(told, events.watermarks[i], place)
         if served is not None and self.predicted % self._metrics_every == 0:
-            self._step(REPORT, place, served, row=i, counters=self.counters())
+            self._step(REPORT, place, served, counters=self.counters())
 
     def _serve(self, i: int, time: int) -> Served:
         return Served(self.predicted, self.accepted, time, (), self._events.weights[i], [])
@@ -221,7 +220,8 @@ class Decider:
     def _refuse(self, labels: Selection, i: int, reason: str, detail: str) -> None:
         assert self.labels is not None
         self.labels.reject()
-        self._refused.append(refusal(labels.reading.batches[labels.batch[i]], int(labels.rows[i]), reason, detail))
+        batch = labels.reading.batches[labels.batch[i]]
+        self._refused.append(batch.refuse(int(labels.rows[i]), reason, detail))
 
     def _tell(self, told: Told, watermark: int, place: Place) -> None:
         assert self.labels is not None
@@ -278,12 +278,3 @@ def told_by(spec: LabelSpec, evaluate: Evaluator, columns: dict[str, Column], n:
     known = fields(columns)
     parts = [columns[spec.on], evaluate(spec.value, known, n), evaluate(spec.available, known, n)]
     return list(zip(*(part.tolist() for part in parts), strict=True))
-
-
-def refusal(batch: Batch, row: int, reason: str, detail: str) -> Reject:
-    """A decoded row that is turned away after all."""
-    key = None if batch.keys is None else batch.keys[row]
-    value = None if batch.values is None else batch.values[row]
-    headers = None if batch.headers is None else batch.headers[row]
-    index = None if batch.indices is None else int(batch.indices[row])
-    return Reject(batch.log, int(batch.offsets[row]), reason, detail, key, value, headers, index)

@@ -31,6 +31,22 @@ class Reading:
         which = [np.full(len(part), i) for i, part in enumerate(rows)]
         return cls(batches, *(np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in (which, rows)))
 
+    @classmethod
+    def of_runs(cls, batches: Sequence[Batch], runs: Sequence[tuple[int, int, int]]) -> Reading:
+        """Runs of logs, one after the other: (which batch, its first and its last offset)."""
+        which = np.array([run[0] for run in runs], dtype=np.int64)
+        pieces = [np.empty(0, dtype=np.int64)] * len(runs)
+        for b, batch in enumerate(batches):
+            own = np.flatnonzero(which == b).tolist()
+            rows = in_offset_order(batch)
+            offsets = offsets_of(batch, rows)
+            starts = np.searchsorted(offsets, [runs[i][1] for i in own], side="left")
+            stops = np.searchsorted(offsets, [runs[i][2] for i in own], side="right")
+            for i, start, stop in zip(own, starts.tolist(), stops.tolist(), strict=True):
+                pieces[i] = rows[start:stop]
+        together = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+        return cls(batches, np.repeat(which, [len(piece) for piece in pieces]), together)
+
     def __len__(self) -> int:
         return len(self.which)
 

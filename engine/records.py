@@ -103,8 +103,8 @@ class Records:
         time = iso_times(np.array([served.time]))[0]
         common = {"time": time, "predictions": served.number + 1}
         rows = []
-        for which, (name, version) in enumerate(self._names):
-            value = {"id": row_id("metrics", place, name, version), **common, **self._panel.summary(which)}
+        for (name, version), summary in zip(self._names, self._panel.summaries(), strict=True):
+            value = {"id": row_id("metrics", place, name, version), **common, **summary}
             value["counters"] = {**counters, "alarms": self._panel.alarms}
             rows.append(Row("metrics", place.log.partition, place.key, value))
         return rows

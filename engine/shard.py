@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.engine.batch import NO_TIME, Batch, Column, Log, Reject, Row
-from thalweg.engine.decide import GIVE_UP, LEARN, PREDICT, REVISE, Decided, Decider, Rows, Step, Told, refusal, told_by
+from thalweg.engine.batch import NO_TIME, Column, Log, Reject, Row
+from thalweg.engine.decide import GIVE_UP, LEARN, PREDICT, REVISE, Decided, Decider, Rows, Step, Told, told_by
 from thalweg.engine.definition import Definition
 from thalweg.engine.errors import OrderError, SnapshotError
 from thalweg.engine.features.evaluate import Evaluator, fields
@@ -20,10 +20,10 @@ from thalweg.engine.features.expressions import Expr
 from thalweg.engine.features.gate import LATE, QUARANTINED, Gate, Passed
 from thalweg.engine.features.plan import Entering, Vectors
 from thalweg.engine.learning.panel import Panel
-from thalweg.engine.reading import Reading, Selection
+from thalweg.engine.reading import Reading, Selection, offsets_of
 from thalweg.engine.records import Records, dead_letter
 from thalweg.engine.schema import column_of
-from thalweg.engine.snapshot import pack, pack_json, unpack, unpack_json
+from thalweg.engine.snapshot import below, pack, pack_json, unpack, unpack_json
 
 
 class Shard:
@@ -126,10 +126,10 @@ class Shard:
             batch, row = events.reading.batches[events.batch[i]], int(events.rows[i])
             if passed.outcomes[i] == LATE:
                 by = (int(passed.watermarks[i]) - int(times[i])) / 1e6
-                yield refusal(batch, row, "late", f"{by:.6f} seconds behind the watermark")
+                yield batch.refuse(row, "late", f"{by:.6f} seconds behind the watermark")
             else:
                 by = (int(times[i]) - int(events.append[i])) / 1e6
-                yield refusal(batch, row, "future", f"{by:.6f} seconds ahead of the time it was appended")
+                yield batch.refuse(row, "future", f"{by:.6f} seconds ahead of the time it was appended")
 
     def _vectors(self, events: Selection, passed: Passed, decided: Decided) -> Vectors:
         """Features of all rows at once, and the records' own fields."""
@@ -185,7 +185,7 @@ class Shard:
         for b in np.unique(reading.which).tolist():
             batch = reading.batches[b]
             rows = reading.rows[reading.which == b]
-            first, last = _offset(batch, int(rows[0])), _offset(batch, int(rows[-1]))
+            first, last = offsets_of(batch, rows[[0, -1]]).tolist()
             several = batch.indices is not None  # rows a message: a reading may end within one
             if first < self._next.get(batch.log, 0) - several:
                 raise OrderError(
@@ -218,15 +218,10 @@ class Shard:
             )
         self._next = {Log(topic, partition): offset for topic, partition, offset in place}
         for name, part in self._parts().items():
-            prefix = f"{name}:"
-            part.restore({key[len(prefix) :]: item for key, item in state.items() if key.startswith(prefix)})
+            part.restore(below(state, f"{name}:"))
 
     def _parts(self) -> dict[str, Any]:
         return {"gate": self._gate, "features": self.features, "panel": self.panel, "decider": self._decider}
-
-
-def _offset(batch: Batch, row: int) -> int:
-    return int(batch.offsets[row]) if row >= 0 else batch.rejects[-1 - row].offset
 
 
 def _rejects(reading: Reading) -> Iterator[Reject]:

@@ -54,6 +54,15 @@ def unpack(data: bytes) -> dict[str, Item]:
     return dict(_items(_checked_body(data)))
 
 
+def below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The part of a state whose names begin with ``prefix``, without it.
+
+    >>> below({"gate:newest": b"1", "panel:closed": b"2"}, "gate:")
+    {'newest': b'1'}
+    """
+    return {name[len(prefix) :]: item for name, item in state.items() if name.startswith(prefix)}
+
+
 def pack_json(value: Any) -> bytes:
     """``value`` (None, bool, int of 64 bits, finite float, str, list, tuple, dict with str keys) as JSON
     bytes.

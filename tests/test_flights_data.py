@@ -15,23 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from thalweg.dataflows.flights import data, producer
+from thalweg.dataflows.flights import Flight, data, producer
 from thalweg.dataflows.flights.producer import EVENTS, LANDINGS, Record
-from thalweg.engine.schema import Schema, to_time
+from thalweg.engine.schema import to_time
 
-SCHEMA = Schema.parse(
-    {
-        "kind": "str",
-        "flight_id": "str",
-        "origin": "str",
-        "dest": "str",
-        "carrier": "str",
-        "tail": "str?",
-        "happened_at": "timestamp[us, UTC]",
-        "dep_delay": "f64?",
-        "distance": "f64",
-    }
-)
+SCHEMA = Flight.spec().schema
 DISORDER_US = 600_000_000
 FUTURE_US = 300_000_000
 

@@ -70,7 +70,7 @@ def final(flow: Any, data: list[dict[str, Any]]) -> dict[str, Any]:
     """The metrics after the last label."""
     shard = flow.open()
     shard.push(flow.reading(data))
-    result: dict[str, Any] = shard.panel.summary(0)["cumulative"]
+    result: dict[str, Any] = shard.panel.summaries()[0]["cumulative"]
     return result
 
 
@@ -224,7 +224,7 @@ def test_weights_reach_learning_and_metrics() -> None:
         flow = pipeline(Small, label=Fraud, models=[model], weight=weight)
         shard = flow.open()
         shard.push(flow.reading(events, labels))
-        result: dict[str, Any] = shard.panel.summary(0)["cumulative"]
+        result: dict[str, Any] = shard.panel.summaries()[0]["cumulative"]
         return result
 
     plain, classes = metrics_with(None), metrics_with({True: 10.0, False: 1.0})
@@ -345,8 +345,8 @@ def test_skill_vs_baseline_is_reported() -> None:
     flow = pipeline(Plain, label=Fraud, models={"nb": naive_bayes.GaussianNB(), "prior": baseline.Prior()})
     shard = flow.open()
     shard.push(flow.reading(events, labels))
-    losses = [shard.panel.summary(i)["cumulative"]["log_loss"] for i in (0, 1)]
-    assert shard.panel.summary(0)["skill_vs_baseline"] == 1.0 - losses[0] / losses[1]
+    losses = [shard.panel.summaries()[i]["cumulative"]["log_loss"] for i in (0, 1)]
+    assert shard.panel.summaries()[0]["skill_vs_baseline"] == 1.0 - losses[0] / losses[1]
     assert (
         pipeline(Plain, label=Fraud, models=[naive_bayes.GaussianNB()], metrics_every=100)
         .replay(events, labels)
@@ -365,7 +365,7 @@ def test_regression_beats_its_baselines_on_friedman() -> None:
     flow = pipeline(features, label=truth, models=[linear, baseline.Prior(), baseline.NoChange()])
     shard = flow.open()
     shard.push(flow.reading(data))
-    assert shard.panel.summary(0)["skill_vs_baseline"] > 0.3
+    assert shard.panel.summaries()[0]["skill_vs_baseline"] > 0.3
 
 
 def test_a_running_mean_fills_what_is_missing() -> None:

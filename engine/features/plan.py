@@ -23,6 +23,7 @@ from thalweg.engine.features.operators import as_number, number
 from thalweg.engine.features.stream import LabelSpec
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
 from thalweg.engine.kernels.windows import ENTER, LEAVE, LOOK
+from thalweg.engine.snapshot import below
 
 Value = float | str | None
 _NULL, _NUMBER, _TEXT = b"\x00", b"\x01", b"\x02"
@@ -176,8 +177,7 @@ class FeatureState:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for group in self._groups:
-            prefix = f"{group.group.text}/"
-            group.restore({name[len(prefix) :]: item for name, item in state.items() if name.startswith(prefix)})
+            group.restore(below(state, f"{group.group.text}/"))
 
     def _keys(self, group: Group, known: dict[str, Column], n: int) -> list[Hashable | None]:
         """The key of every row in a group, ``None`` where one part is null."""

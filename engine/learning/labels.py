@@ -84,11 +84,6 @@ class LabelJoin:
         """How many predictions wait for their label."""
         return len(self._waiting)
 
-    def is_early(self, event_id: Any) -> bool:
-        """Whether the label of ``event_id`` was read before any row of that event."""
-        known = self._known.get(event_id)
-        return known is not None and known.time is None
-
     def accept(self, event_id: Any, row_id: int, time: int, keys: Keys, watermark: int) -> tuple[Known, bool]:
         """An accepted row of the event: the latest one decides where its label counts.
 

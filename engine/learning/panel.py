@@ -15,7 +15,9 @@ from thalweg.engine.learning.baselines import Baseline
 from thalweg.engine.learning.labels import Served, Vector
 from thalweg.engine.learning.member import Features, Label, Prediction
 from thalweg.engine.learning.metrics import ByPrediction, Prequential
-from thalweg.engine.snapshot import pack_json, unpack_json
+from thalweg.engine.snapshot import below, pack_json, unpack_json
+
+_LOSS = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae", "anomaly": "log_loss"}
 
 
 class Panel:
@@ -27,7 +29,6 @@ class Panel:
         self.by_arrival = [Prequential(m.task) for m in self.members]
         self.by_prediction = [ByPrediction(m.task, definition.metrics_every) for m in self.members]
         self.closed: list[dict[str, Any] | None] = [None] * len(self.members)
-        self.learned = 0
         self.alarms = 0
         self._unsupervised = [m for m in self.members if m.task == "anomaly"]
         self._supervised = [m for m in self.members if m.task != "anomaly"]
@@ -71,34 +72,29 @@ class Panel:
         for i, prediction in enumerate(served.predictions):
             self._close(i, self.by_prediction[i].resolve(served.number, None, prediction))
 
-    def summary(self, which: int) -> dict[str, Any]:
-        """The metrics of one member, for a metrics record.
+    def summaries(self) -> list[dict[str, Any]]:
+        """The metrics of each member, for metrics records.
 
         ``skill_vs_baseline`` is ``1 - loss / loss of the best baseline`` (log loss of classes, mean absolute error of
         numbers) so far; None without a baseline.
         """
-        member = self.members[which]
-        return {
-            "model": member.name,
-            "version": member.version,
-            "task": member.task,
-            "learned": member.learned,
-            "failures": member.failures,
-            **self.by_arrival[which].read(),
-            "skill_vs_baseline": self._skill(which),
-            "by_prediction": self.closed[which],
-        }
-
-    def _skill(self, which: int) -> float | None:
-        name = "mae" if self.members[which].task == "regression" else "log_loss"
-        losses = [
-            metrics.totals.read().get(name)
-            for metrics, (_, model) in zip(self.by_arrival, self.definition.models, strict=True)
-            if isinstance(model, Baseline)
+        read = [metrics.read() for metrics in self.by_arrival]
+        losses = [metrics["cumulative"].get(_LOSS[m.task]) for metrics, m in zip(read, self.members, strict=True)]
+        baselines = [isinstance(model, Baseline) for _, model in self.definition.models]
+        best = min((loss for loss, b in zip(losses, baselines, strict=True) if b and loss is not None), default=None)
+        return [
+            {
+                "model": member.name,
+                "version": member.version,
+                "task": member.task,
+                "learned": member.learned,
+                "failures": member.failures,
+                **metrics,
+                "skill_vs_baseline": None if loss is None or not best else float(1.0 - loss / best),
+                "by_prediction": closed,
+            }
+            for member, metrics, loss, closed in zip(self.members, read, losses, self.closed, strict=True)
         ]
-        best = min((loss for loss in losses if loss is not None), default=None)
-        own = self.by_arrival[which].totals.read().get(name)
-        return None if own is None or not best else float(1.0 - own / best)
 
     def _features(self, vector: Vector) -> Features:
         names = self.definition.features.names
@@ -120,7 +116,6 @@ class Panel:
             self.closed[which] = buckets[-1]
 
     def _learn(self, vector: Vector, label: Label, weight: float) -> None:
-        self.learned += 1
         x = self._features(vector)
         for member in self._supervised:
             member.learn(x, label, weight)
@@ -133,7 +128,7 @@ class Panel:
 
     def state(self) -> dict[str, Any]:
         """Arrays and bytes by name; :meth:`restore` takes them back."""
-        result: dict[str, Any] = {"panel": pack_json([self.learned, self.alarms, self.closed])}
+        result: dict[str, Any] = {"panel": pack_json([self.alarms, self.closed])}
         for i, member in enumerate(self.members):
             key = f"{i}/{member.name}/{member.version}"
             result[f"{key}/model"] = member.state()
@@ -144,15 +139,11 @@ class Panel:
         return result
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.learned, self.alarms, self.closed = unpack_json(bytes(state["panel"]))
+        self.alarms, self.closed = unpack_json(bytes(state["panel"]))
         for i, member in enumerate(self.members):
             key = f"{i}/{member.name}/{member.version}"
             member.restore(state[f"{key}/model"])
-            self.by_arrival[i].restore(_below(state, f"{key}/arrival/"))
-            self.by_prediction[i].restore(_below(state, f"{key}/prediction/"))
+            self.by_arrival[i].restore(below(state, f"{key}/arrival/"))
+            self.by_prediction[i].restore(below(state, f"{key}/prediction/"))
         for i, monitor in enumerate(self._monitors):
             monitor.restore(state[f"monitor/{i}"])
-
-
-def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name[len(prefix) :]: item for name, item in state.items() if name.startswith(prefix)}
