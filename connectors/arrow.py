@@ -13,6 +13,7 @@ from thalweg.engine.batch import Column
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.arrays import Bool, Int64
 from thalweg.engine.schema import LIMIT, MAX_TIME, Field, Schema
+from thalweg.engine.table import Constant, Flag, Hex, Numbered, Table, Times, Values, texts
 
 TIME = pa.timestamp("us", tz="UTC")
 TYPES = {"f64": pa.float64(), "i64": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "timestamp": TIME}
@@ -131,3 +132,53 @@ _CONVERT = {"f64": _to_float, "i64": _to_int, "bool": _to_bool, "str": _to_str, 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Rows that left the engine as a table; nested objects become structs."""
     return pa.Table.from_pylist(list(rows))
+
+
+def arrow_rows(table: Table) -> pa.RecordBatch:
+    """Rows that leave the engine, by column, as one batch.
+
+    Tables within become structs, times timestamps, flags truths. NaN is null; a constant stands in every row.
+
+    >>> arrow_rows(Table(1, {"id": Numbered("p/", np.array([7])), "late": Flag(np.array([False]))})).to_pylist()
+    [{'id': 'p/7', 'late': False}]
+
+    Raises:
+        ArrowError: the values of a list have no common type.
+    """
+    arrays = [_array(values, table.length, name) for name, values in table.fields.items()]
+    batch = pa.StructArray.from_arrays(arrays, names=list(table.fields)) if arrays else pa.array([{}] * len(table))
+    return pa.RecordBatch.from_struct_array(batch)
+
+
+def stream_of(batch: pa.RecordBatch) -> bytes:
+    """An Arrow IPC stream of one batch: the value of one message."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _array(values: Values, length: int, name: str) -> pa.Array:
+    if isinstance(values, Table):
+        inner = arrow_rows(values)
+        return inner.to_struct_array()
+    if isinstance(values, Constant):
+        return pa.nulls(length) if values.value is None else pa.repeat(pa.scalar(values.value), length)
+    if isinstance(values, Times):
+        return pa.array(values.values, type=TIME, mask=None if values.valid is None else ~values.valid)
+    if isinstance(values, Flag):
+        return pa.array(values.values)
+    if isinstance(values, Hex | Numbered):
+        data, ends = texts(values)
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        return pa.StringArray.from_buffers(length, pa.py_buffer(offsets), pa.py_buffer(data))
+    if isinstance(values, list):
+        return _list(values, name)
+    return pa.array(values, mask=~np.isfinite(values) if values.dtype.kind == "f" else None)
+
+
+def _list(values: list[Any], name: str) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        raise ArrowError(f"field {name!r} has values without a common type in Arrow: {error}") from None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
+from thalweg.engine.kernels.text import placed, vector_hashes, write_rows
 from thalweg.engine.kernels.windows import Program, Ring, Rows, advance, compact
 
 
@@ -15,7 +16,7 @@ def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> Non
 
     >>> warm()
     """
-    steps: list[Callable[[], object]] = [_windows, _rowwise]
+    steps: list[Callable[[], object]] = [_windows, _rowwise, _text]
     for done, step in enumerate(steps):
         progress(done, len(steps))
         step()
@@ -25,6 +26,14 @@ def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> Non
 def _rowwise() -> None:
     for function in (logarithm, sine, cosine):
         function(np.empty(0))
+
+
+def _text() -> None:
+    text, places = placed([[]])
+    vector_hashes(np.empty((0, 1)), np.ones(1, dtype=np.int8), text, places)
+    pieces, whole, nothing = np.empty((0, 4), dtype=np.int64), np.empty(0, dtype=np.int64), bytes()
+    constants = np.frombuffer(nothing, dtype=np.uint8)
+    write_rows(pieces, constants, constants, np.empty((0, 0), dtype=np.int64), 0, whole, text.copy(), whole)
 
 
 def _windows() -> None:
