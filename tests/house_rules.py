@@ -25,7 +25,7 @@ PLACES = {
     "bytewax": ("connectors/", "dataflows/"),
     "confluent_kafka": ("connectors/",),
     "noida_db": ("connectors/",),
-    "river": ("engine/learning/river.py", "engine/learning/compiled/", r"dataflows/\w+/"),
+    "river": ("engine/learning/river.py", "engine/learning/lowered/", r"dataflows/\w+/"),
     "numba": ("engine/kernels/",),
     "alibi_detect": (r"dataflows/\w+/",),
 }

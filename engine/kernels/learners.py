@@ -1,0 +1,179 @@
+"""Online models over arrays: what every learner shares, which is the steps, the state and the scalers.
+
+A step predicts one row or learns it. A row is what River's dictionary would hold, NaN where the feature is
+absent. The arithmetic and its order are River's (``river/preprocessing/scale.py``, ``river/compose/select.py``);
+River itself is the twin that ``tests/test_lowered.py`` compares with. Where River raises, a function here returns
+False, and what stood learned before the exception stays learned.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from thalweg.engine.kernels.arrays import Float64, Int8, Int64
+from thalweg.engine.kernels.jit import kernel
+
+# What a step does.
+PREDICT, LEARN = range(2)
+
+# Scalers, with what their three rows of state hold: count, mean, variance | minimum, maximum | largest magnitude.
+STANDARD, CENTRE, MIN_MAX, MAX_ABS, NORM_1, NORM_2 = range(6)
+
+
+class Steps(NamedTuple):
+    """Input: kinds int8[k] (PREDICT or LEARN), rows int64[k] of x float64[r, columns], y float64[k] (what is learned:
+    a number, or 1 and 0 for the classes), weights float64[k]."""
+
+    kinds: Int8
+    rows: Int64
+    x: Float64
+    y: Float64
+    weights: Float64
+
+
+class Model(NamedTuple):
+    """What is computed: columns int64[f] of x in use, strict (1: River raises when one is absent), scalers int64[s]
+    in order, and codes int64 and numbers float64 as the learner reads them."""
+
+    columns: Int64
+    strict: int
+    scalers: Int64
+    codes: Int64
+    numbers: Float64
+
+
+class State(NamedTuple):
+    """What is learned: scales float64[s, 3, f]; head float64[h, f] and scalars float64 as the learner keeps them;
+    order int64[2, f]: the features in the order in which they were first learned, and which ones were (0 or 1)."""
+
+    scales: Float64
+    head: Float64
+    scalars: Float64
+    order: Int64
+
+
+@kernel
+def prepare(
+    learn: bool,
+    x: Float64,
+    row: int,
+    columns: Int64,
+    strict: int,
+    scalers: Int64,
+    scales: Float64,
+    raw: Float64,
+    z: Float64,
+) -> bool:
+    """Takes the columns in use of a row into ``raw`` float64[f], and, scaled, into ``z`` float64[f]; the scalers learn
+    the row first where ``learn``. False: River raises here.
+    """
+    for i in range(len(z)):
+        raw[i] = x[row, columns[i]]
+        z[i] = raw[i]
+    if strict == 1:
+        for i in range(len(z)):
+            if raw[i] != raw[i]:
+                return False
+    for s in range(len(scalers)):
+        scaler = scalers[s]
+        if scaler <= CENTRE:
+            if learn:
+                _learn_standard(s, scales, raw, z)
+            _standardise(s, scales, scaler == STANDARD, z)
+        elif scaler == MIN_MAX:
+            _min_max(learn, s, scales, raw, z)
+        elif scaler == MAX_ABS:
+            _max_abs(learn, s, scales, raw, z)
+        elif not _normalise(scaler, raw, z):
+            return False
+    return True
+
+
+@kernel
+def _learn_standard(s: int, scales: Float64, raw: Float64, z: Float64) -> None:
+    # Without branches: LLVM makes vectors of it.
+    for i in range(len(z)):
+        here = raw[i] == raw[i]
+        count, mean, variance = scales[s, 0, i] + 1.0, scales[s, 1, i], scales[s, 2, i]
+        new_mean = mean + (z[i] - mean) / count
+        new_variance = variance + ((z[i] - mean) * (z[i] - new_mean) - variance) / count
+        scales[s, 0, i] = count if here else scales[s, 0, i]
+        scales[s, 1, i] = new_mean if here else mean
+        scales[s, 2, i] = new_variance if here else variance
+
+
+@kernel
+def _standardise(s: int, scales: Float64, with_std: bool, z: Float64) -> None:
+    if with_std:
+        for i in range(len(z)):
+            scaled = (z[i] - scales[s, 1, i]) / math.sqrt(scales[s, 2, i])
+            z[i] = 0.0 if scales[s, 2, i] == 0.0 else scaled
+    else:
+        for i in range(len(z)):
+            z[i] = z[i] - scales[s, 1, i]
+
+
+@kernel
+def _min_max(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> None:
+    for i in range(len(z)):
+        if raw[i] != raw[i]:
+            continue
+        if learn:
+            scales[s, 0, i] = z[i] if z[i] < scales[s, 0, i] else scales[s, 0, i]
+            scales[s, 1, i] = z[i] if z[i] > scales[s, 1, i] else scales[s, 1, i]
+        length = scales[s, 1, i] - scales[s, 0, i]
+        z[i] = (z[i] - scales[s, 0, i]) / length if length != 0.0 else 0.0
+
+
+@kernel
+def _max_abs(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> None:
+    for i in range(len(z)):
+        if raw[i] != raw[i]:
+            continue
+        if learn and abs(z[i]) > scales[s, 0, i]:
+            scales[s, 0, i] = abs(z[i])
+        z[i] = z[i] / scales[s, 0, i] if scales[s, 0, i] != 0.0 else 0.0
+
+
+@kernel
+def _normalise(scaler: int, raw: Float64, z: Float64) -> bool:
+    """False where all that is there is zero: River divides by it."""
+    norm, some = 0.0, False
+    for i in range(len(z)):
+        if raw[i] == raw[i]:
+            some = True
+            norm += abs(z[i]) if scaler == NORM_1 else z[i] * z[i]
+    if scaler == NORM_2:
+        norm = math.sqrt(norm)
+    if some and norm == 0.0:
+        return False
+    for i in range(len(z)):
+        z[i] /= norm
+    return True
+
+
+@kernel
+def sigmoid(x: float) -> float:
+    """River's: exactly 0 and 1 beyond 30, so that nothing overflows."""
+    if x < -30.0:
+        return 0.0
+    if x > 30.0:
+        return 1.0
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+@kernel
+def add(total: float, low: float, x: float, compensated: bool) -> tuple[float, float]:
+    """One more term of Python's ``sum`` of floats: since 3.12 with Neumaier's compensation, kept in ``low``
+    (Zeitschrift fuer Angewandte Mathematik und Mechanik 54 (1974), page 39)."""
+    new = total + x
+    if compensated:
+        low += (total - new) + x if abs(total) >= abs(x) else (x - new) + total
+    return new, low
+
+
+@kernel
+def added(total: float, low: float) -> float:
+    """The end of that sum."""
+    return total + low if low != 0.0 and math.isfinite(low) else total

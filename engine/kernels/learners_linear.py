@@ -1,0 +1,222 @@
+"""Linear and logistic regression, learned row by row: ``river/linear_model/base.py`` and ``river/optim``.
+
+Cost per step: one pass over the features for the product, and when learning one for the gradient and one for the
+optimizer; nothing is allocated. Twin: River (``tests/test_lowered.py``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, prepare, sigmoid
+
+# Model.codes
+LOSS, OPTIMIZER, RATE, INTERCEPT_RATE, SKIPS_UNKNOWN, TAKES_WEIGHT, CORRECTS_BIAS = range(7)
+CODES = 7
+
+# Losses; from LOG on they are of two classes, whose scores go through the sigmoid.
+SQUARED, ABSOLUTE, CAUCHY, EPSILON_HINGE, HUBER, QUANTILE, POISSON, LOG, HINGE, FOCAL = range(10)
+
+# Optimizers, in the alphabet's order
+(ADA_BOUND, ADA_DELTA, ADA_GRAD, ADA_MAX, ADAM, AMS_GRAD, FTRL, MOMENTUM, NADAM, NESTEROV, RMS_PROP, SGD) = range(12)
+
+# Schedules of a learning rate, with their two numbers: rate | rate and power | alpha and t0
+CONSTANT, INVERSE_SCALING, OPTIMAL = range(3)
+
+# Model.numbers
+(L1, L2, CLIP, INITIAL, LOSS_A, LOSS_B, RATE_A, RATE_B, INTERCEPT_A, INTERCEPT_B) = range(10)
+(BETA_1, BETA_2, EPS, GAMMA, BASE_RATE) = range(10, 15)  # also rho; FTRL: alpha, beta, l1, l2
+NUMBERS = 15
+
+# State.scalars
+INTERCEPT, ITERATIONS, MAX_CUM_L1, FINAL_RATE = range(4)
+SCALARS = 4
+
+# State.head: weights, up to three rows of the optimizer, the L1 penalties applied so far
+WEIGHT, A, B, C, CUM_L1 = range(5)
+ROWS = 5
+
+
+@kernel
+def run_linear(steps: Steps, model: Model, state: State, out: Float64) -> None:
+    """Carries out the steps in order; ``out`` float64[k] is written: the score, or 0 where the row was learned; NaN
+    where River raises.
+    """
+    kinds, rows, x, y, weights = steps.kinds, steps.rows, steps.x, steps.y, steps.weights
+    columns, strict, scalers, codes, numbers = model.columns, model.strict, model.scalers, model.codes, model.numbers
+    scales, head, scalars, order = state.scales, state.head, state.scalars, state.order
+    raw, z, g = np.empty(len(columns)), np.empty(len(columns)), np.empty(len(columns))
+    for k in range(len(kinds)):
+        learn = kinds[k] == LEARN
+        out[k] = math.nan
+        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, raw, z):
+            continue
+        if not learn:
+            out[k] = _mean(codes, _predict(codes, head, scalars, order, raw, z))
+        elif _learn(y[k], weights[k], codes, numbers, head, scalars, order, raw, z, g):
+            out[k] = 0.0
+
+
+@kernel
+def _predict(codes: Int64, head: Float64, scalars: Float64, order: Int64, raw: Float64, z: Float64) -> float:
+    total: float = 0.0
+    for i in range(len(z)):
+        if raw[i] == raw[i] and (order[1, i] == 1 or codes[SKIPS_UNKNOWN] == 0):
+            weight = head[WEIGHT, i] if order[1, i] == 1 else 0.0
+            total += weight * z[i]
+    total += scalars[INTERCEPT]
+    return total
+
+
+@kernel
+def _mean(codes: Int64, value: float) -> float:
+    """From the raw output to a score: the inverse of the link function of the loss."""
+    if codes[LOSS] >= LOG:
+        return sigmoid(value)
+    if codes[LOSS] == POISSON:
+        score = math.exp(value)
+        return math.nan if math.isinf(score) and not math.isinf(value) else score
+    return value
+
+
+@kernel
+def _learn(
+    y: float,
+    weight: float,
+    codes: Int64,
+    numbers: Float64,
+    head: Float64,
+    scalars: Float64,
+    order: Int64,
+    raw: Float64,
+    z: Float64,
+    g: Float64,
+) -> bool:
+    if codes[OPTIMIZER] == NESTEROV:
+        for i in range(len(z)):
+            if raw[i] == raw[i] and order[1, i] == 1:
+                head[WEIGHT, i] -= numbers[BETA_1] * head[A, i]
+    total = 0.0
+    for i in range(len(z)):
+        if raw[i] == raw[i]:
+            if order[1, i] == 0:
+                _meet(i, order)
+                head[WEIGHT, i] = numbers[INITIAL]
+            total += head[WEIGHT, i] * z[i]
+    slope, defined = _slope(codes, numbers, y, total + scalars[INTERCEPT])
+    if not defined:
+        return False
+    if codes[TAKES_WEIGHT] == 1:
+        slope *= weight
+    slope = numbers[CLIP] if numbers[CLIP] < slope else slope
+    slope = -numbers[CLIP] if -numbers[CLIP] > slope else slope
+    if numbers[L2] == 0.0:
+        for i in range(len(z)):
+            g[i] = z[i] * slope
+    else:
+        for i in range(len(z)):
+            g[i] = z[i] * slope + numbers[L2] * head[WEIGHT, i]
+    t = scalars[ITERATIONS]
+    scalars[INTERCEPT] -= _rate(codes[INTERCEPT_RATE], numbers[INTERCEPT_A], numbers[INTERCEPT_B], t) * slope
+    if not _step(codes, numbers, head, scalars, raw, g):
+        return False
+    scalars[ITERATIONS] = t + 1.0
+    if numbers[L1] != 0.0:
+        _penalise(codes, numbers, head, scalars, raw)
+    return True
+
+
+@kernel
+def _meet(i: int, order: Int64) -> None:
+    """Feature ``i`` is learned for the first time."""
+    known = 0
+    for j in range(order.shape[1]):
+        known += order[1, j]
+    order[0, known] = i
+    order[1, i] = 1
+
+
+@kernel
+def _slope(codes: Int64, numbers: Float64, y: float, value: float) -> tuple[float, bool]:
+    """The gradient of the loss by the raw output, and whether River gets that far: ``river/optim/losses.py``."""
+    loss, a, b = codes[LOSS], numbers[LOSS_A], numbers[LOSS_B]
+    if loss == SQUARED:
+        return 2.0 * (value - y), True
+    if loss == LOG:
+        sign = -1.0 if y == 0.0 else 1.0
+        weight = b if y == 0.0 else a
+        margin = value * sign
+        if margin > 18.0:
+            return weight * math.exp(-margin) * -sign, True
+        if margin < -18.0:
+            return weight * -sign, True
+        return weight * -sign / (math.exp(margin) + 1.0), True
+    if loss == ABSOLUTE:
+        return 1.0 if value > y else -1.0, True
+    if loss == CAUCHY:
+        miss = value - y
+        part = miss / a
+        square = part * part
+        return miss / (square + 1.0), math.isinf(part) or not math.isinf(square)
+    if loss == EPSILON_HINGE:
+        y = y * 2.0 - 1.0  # as River has it, for numbers too
+        return (1.0 if value > y + a else (-1.0 if value + a < y else 0.0)), True
+    if loss == HUBER:
+        miss = value - y
+        return (miss if abs(miss) <= a else (a if miss > 0.0 else -a)), True
+    if loss == QUANTILE:
+        return (1.0 if y < value else 0.0) - a, True
+    if loss == POISSON:
+        power = math.exp(value)
+        return power - y, math.isinf(value) or not math.isinf(power)
+    sign = y * 2.0 - 1.0
+    if loss == HINGE:
+        return (-sign if sign * value <= a else 0.0), True
+    return sign * (sigmoid(a * (sign * value) + b) - 1.0), True
+
+
+@kernel
+def _rate(schedule: int, a: float, b: float, t: float) -> float:
+    """The learning rate after ``t`` iterations: ``river/optim/schedulers.py``."""
+    if schedule == INVERSE_SCALING:
+        return a / math.pow(t + 1.0, b)
+    if schedule == OPTIMAL:
+        return 1.0 / (a * (b + t))
+    return a
+
+
+@kernel
+def _step(codes: Int64, numbers: Float64, head: Float64, scalars: Float64, raw: Float64, g: Float64) -> bool:
+    """Moves the weights against the gradient ``g`` float64[f]; False where River divides by zero or overflows."""
+    optimizer, t = codes[OPTIMIZER], scalars[ITERATIONS]
+    rate = _rate(codes[RATE], numbers[RATE_A], numbers[RATE_B], t)
+    if optimizer == SGD:
+        for i in range(len(g)):
+            weight = head[WEIGHT, i]
+            moved = weight - rate * g[i]
+            head[WEIGHT, i] = moved if raw[i] == raw[i] else weight
+        return True
+    return False
+
+
+@kernel
+def _penalise(codes: Int64, numbers: Float64, head: Float64, scalars: Float64, raw: Float64) -> None:
+    """The cumulative L1 penalty: Tsuruoka, Tsujii and Ananiadou, ACL 2009, as River applies it."""
+    rate = _rate(codes[RATE], numbers[RATE_A], numbers[RATE_B], scalars[ITERATIONS])
+    scalars[MAX_CUM_L1] += numbers[L1] * rate
+    for i in range(len(raw)):
+        if raw[i] != raw[i]:
+            continue
+        weight, moved = head[WEIGHT, i], head[WEIGHT, i]
+        if weight > 0.0:
+            moved = weight - (scalars[MAX_CUM_L1] + head[CUM_L1, i])
+            moved = moved if moved > 0.0 else 0.0
+        elif weight < 0.0:
+            moved = weight + (scalars[MAX_CUM_L1] - head[CUM_L1, i])
+            moved = moved if moved < 0.0 else 0.0
+        head[WEIGHT, i] = moved
+        head[CUM_L1, i] += moved - weight

@@ -1,0 +1,229 @@
+"""River's linear and logistic regression, their losses, optimizers and schedules, as numbers and back."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from river import linear_model, optim, utils
+
+from thalweg.engine.kernels import learners_linear as kernels
+from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.learners import State
+from thalweg.engine.learning.lowered.checks import (
+    Refused,
+    checked,
+    number,
+    refuse_unknown_attributes,
+    refuse_unknown_features,
+    row,
+)
+from thalweg.engine.learning.lowered.learner import Learner
+
+Names = Sequence[str]
+
+_GLM = ("optimizer", "loss", "l2", "l1", "intercept_init", "intercept", "intercept_lr", "clip_gradient", "initializer")
+_LOSSES: dict[type, tuple[int, tuple[str, ...]]] = {
+    optim.losses.Squared: (kernels.SQUARED, ()),
+    optim.losses.Absolute: (kernels.ABSOLUTE, ()),
+    optim.losses.Cauchy: (kernels.CAUCHY, ("C",)),
+    optim.losses.EpsilonInsensitiveHinge: (kernels.EPSILON_HINGE, ("eps",)),
+    optim.losses.Huber: (kernels.HUBER, ("epsilon",)),
+    optim.losses.Quantile: (kernels.QUANTILE, ("alpha",)),
+    optim.losses.Poisson: (kernels.POISSON, ()),
+    optim.losses.Log: (kernels.LOG, ("weight_pos", "weight_neg")),
+    optim.losses.Hinge: (kernels.HINGE, ("threshold",)),
+    optim.losses.BinaryFocalLoss: (kernels.FOCAL, ("gamma", "beta")),
+}
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """An optimizer: its code, attribute -> place in ``numbers``, and its attributes that hold a number a feature.
+
+    ``vector``: River updates the whole vector at once, and keeps it in a VectorDict.
+    """
+
+    code: int
+    numbers: Mapping[str, int]
+    rows: tuple[str, ...] = ()
+    vector: bool = False
+
+
+_RHO = {"rho": kernels.BETA_1}
+_EPS = {"eps": kernels.EPS}
+_MOMENTS = {"beta_1": kernels.BETA_1, "beta_2": kernels.BETA_2, **_EPS}
+_FTRL = {"alpha": kernels.BETA_1, "beta": kernels.BETA_2, "l1": kernels.EPS, "l2": kernels.GAMMA}
+_BOUND = {**_MOMENTS, "gamma": kernels.GAMMA, "base_lr": kernels.BASE_RATE}
+_OPTIMIZERS: dict[type, _Recipe] = {
+    optim.SGD: _Recipe(kernels.SGD, {}),
+}
+_POSITIVE = {"gamma", "alpha"}  # River divides by them
+_BELOW_ONE = {"beta_1", "beta_2"}  # and by one minus these
+_NOT_NEGATIVE = {"eps", "beta", "l1", "l2"}  # their roots are taken, or River means nothing by less
+
+
+def lower(model: Any, names: Names, takes_weight: bool) -> Learner:
+    """Raises Refused for what these kernels do not compute exactly as River does."""
+    penalised = ("max_cum_l1", "cum_l1") if model.l1 != 0 else ()
+    refuse_unknown_attributes(model, *_GLM, "_weights", "_y_name", *penalised)
+    codes, numbers = np.zeros(kernels.CODES, dtype=np.int64), np.zeros(kernels.NUMBERS)
+    head, scalars = np.zeros((kernels.ROWS, len(names))), np.zeros(kernels.SCALARS)
+    codes[kernels.TAKES_WEIGHT], codes[kernels.SKIPS_UNKNOWN] = takes_weight, _skips_unknown()
+    numbers[kernels.L1], numbers[kernels.L2] = number(model, "l1"), number(model, "l2")
+    numbers[kernels.CLIP] = number(model, "clip_gradient", 0.0)
+    numbers[kernels.INITIAL] = _initial(model.initializer)
+    codes[kernels.LOSS] = _loss(model, numbers)
+    codes[kernels.RATE] = _optimizer(model.optimizer, codes, numbers, head, scalars, names)
+    codes[kernels.INTERCEPT_RATE] = _schedule(model.intercept_lr, numbers, kernels.INTERCEPT_A)
+    weights = model._weights.to_dict()
+    head[kernels.WEIGHT] = row(weights, names, "weights")
+    scalars[kernels.INTERCEPT] = number(model, "intercept")
+    if penalised:
+        if type(model.optimizer) is optim.FTRLProximal:
+            raise Refused("FTRLProximal has no learning rate, which l1 of the model needs; write FTRLProximal(l1=...)")
+        scalars[kernels.MAX_CUM_L1] = number(model, "max_cum_l1")
+        head[kernels.CUM_L1] = row(model.cum_l1.to_dict(), names, "cum_l1")
+    return Learner(kernels.run_linear, codes, numbers, head, scalars, order_of(weights, names))
+
+
+def raise_into(model: Any, state: State, names: Names) -> None:
+    """Writes what was learned into ``model``, a copy of the River model."""
+    scalars, optimizer = state.scalars, model.optimizer
+    model._weights = utils.VectorDict(known(state, state.head[kernels.WEIGHT], names))
+    model.intercept = float(scalars[kernels.INTERCEPT])
+    optimizer.n_iterations = int(scalars[kernels.ITERATIONS])
+    recipe = _OPTIMIZERS[type(optimizer)]
+    for attribute, values in zip(recipe.rows, state.head[kernels.A :], strict=False):
+        _raise_row(optimizer, attribute, known(state, values, names), recipe.vector)
+    if hasattr(optimizer, "final_lr"):
+        optimizer.final_lr = float(scalars[kernels.FINAL_RATE])
+    if model.l1 != 0:
+        model.max_cum_l1 = float(scalars[kernels.MAX_CUM_L1])
+        cum_l1 = known(state, state.head[kernels.CUM_L1], names)
+        model.cum_l1 = utils.VectorDict(cum_l1, optim.initializers.Zeros())
+
+
+def order_of(weights: Mapping[str, Any], names: Names) -> Int64:
+    """int64[2, f]: the features with a weight in the order of the dictionary, and which ones they are."""
+    refuse_unknown_features(weights, names)
+    order = np.zeros((2, len(names)), dtype=np.int64)
+    for place, name in enumerate(weights):
+        order[0, place] = names.index(name)
+        order[1, order[0, place]] = 1
+    return order
+
+
+def known(state: State, values: Float64, names: Names) -> dict[str, float]:
+    """The way back: the values of the features met so far, in the order in which they were met."""
+    met = int(state.order[1].sum())
+    return {names[i]: float(values[i]) for i in state.order[0, :met].tolist()}
+
+
+def _raise_row(optimizer: Any, attribute: str, values: dict[str, float], vector: bool) -> None:
+    if not vector:
+        getattr(optimizer, attribute).clear()
+        getattr(optimizer, attribute).update(values)
+    elif optimizer.n_iterations or values:
+        setattr(optimizer, attribute, utils.VectorDict(values))
+
+
+def _loss(model: Any, numbers: Float64) -> int:
+    loss, logistic = model.loss, type(model) is linear_model.LogisticRegression
+    code, parameters = _LOSSES.get(type(loss), (-1, ()))
+    if code < 0 or (code >= kernels.LOG) != logistic:
+        raise Refused(f"{type(model).__name__} with the loss {type(loss).__name__}")
+    refuse_unknown_attributes(loss, *parameters)
+    for place, parameter in enumerate(parameters):
+        numbers[kernels.LOSS_A + place] = number(loss, parameter)
+    if code == kernels.CAUCHY and numbers[kernels.LOSS_A] == 0.0:
+        raise Refused("Cauchy(C=0) divides by zero")
+    return code
+
+
+def _optimizer(optimizer: Any, codes: Int64, numbers: Float64, head: Float64, scalars: Float64, names: Names) -> int:
+    """Fills in the optimizer; gives back the code of its schedule."""
+    recipe = _OPTIMIZERS.get(type(optimizer))
+    if recipe is None:
+        raise Refused(f"the optimizer {type(optimizer).__name__}")
+    if recipe.vector and not _moments_stay():
+        raise Refused(f"this River's {type(optimizer).__name__} moves the state of absent features")
+    rate = ("lr",) if hasattr(optimizer, "lr") else ()
+    more = ("final_lr",) if recipe.code == kernels.ADA_BOUND else ("correct_bias",) * (recipe.code == kernels.AMS_GRAD)
+    refuse_unknown_attributes(optimizer, "n_iterations", *rate, *more, *recipe.numbers, *recipe.rows)
+    codes[kernels.OPTIMIZER] = recipe.code
+    for attribute, place in recipe.numbers.items():
+        numbers[place] = _parameter(optimizer, attribute)
+    for place, attribute in enumerate(recipe.rows):
+        head[kernels.A + place] = _row_of(optimizer, attribute, recipe.vector, names)
+    scalars[kernels.ITERATIONS] = number(optimizer, "n_iterations", 0)
+    if recipe.code == kernels.ADA_BOUND:
+        scalars[kernels.FINAL_RATE] = number(optimizer, "final_lr")
+        if not numbers[kernels.BASE_RATE]:
+            raise Refused("AdaBound(lr=0) divides by zero")
+    if recipe.code == kernels.AMS_GRAD:
+        if type(optimizer.correct_bias) is not bool:
+            raise Refused(f"AMSGrad.correct_bias is {optimizer.correct_bias!r}, True or False is expected")
+        codes[kernels.CORRECTS_BIAS] = optimizer.correct_bias
+    return _schedule(optimizer.lr, numbers, kernels.RATE_A) if rate else kernels.CONSTANT
+
+
+def _parameter(optimizer: Any, name: str) -> float:
+    if name in _BELOW_ONE:
+        return number(optimizer, name, 0.0, math.nextafter(1.0, 0.0))
+    low = math.ulp(0.0) if name in _POSITIVE else (0.0 if name in _NOT_NEGATIVE else -math.inf)
+    return number(optimizer, name, low)
+
+
+def _row_of(optimizer: Any, attribute: str, vector: bool, names: Names) -> Float64:
+    values = getattr(optimizer, attribute)
+    if vector and values is None:
+        return np.zeros(len(names))
+    if vector and type(values) is not utils.VectorDict:
+        raise Refused(f"{type(optimizer).__name__} has learned batches at once, by learn_many")
+    return row(values.to_dict() if vector else values, names, f"{type(optimizer).__name__}.{attribute}")
+
+
+def _schedule(schedule: Any, numbers: Float64, place: int) -> int:
+    if type(schedule) is optim.schedulers.Constant:
+        refuse_unknown_attributes(schedule, "learning_rate")
+        numbers[place] = number(schedule, "learning_rate")
+        return kernels.CONSTANT
+    if type(schedule) is optim.schedulers.InverseScaling:
+        refuse_unknown_attributes(schedule, "learning_rate", "power")
+        numbers[place : place + 2] = number(schedule, "learning_rate"), number(schedule, "power")
+        return kernels.INVERSE_SCALING
+    if type(schedule) is optim.schedulers.Optimal:
+        refuse_unknown_attributes(schedule, "loss", "alpha", "t0")
+        positive = math.ulp(0.0)
+        numbers[place : place + 2] = number(schedule, "alpha", positive), number(schedule, "t0", positive)
+        return kernels.OPTIMAL
+    raise Refused(f"a learning rate by {type(schedule).__name__}")
+
+
+def _initial(initializer: Any) -> float:
+    if type(initializer) not in (optim.initializers.Zeros, optim.initializers.Constant):
+        raise Refused(f"weights that start from {type(initializer).__name__}")
+    refuse_unknown_attributes(initializer, "value")
+    return checked(initializer.value, "the initial weight")
+
+
+@functools.cache
+def _skips_unknown() -> bool:
+    """Whether a feature without a weight is left out of the product; newer Rivers multiply it by zero."""
+    return float(linear_model.LinearRegression().predict_one({"x": math.nan})) == 0.0
+
+
+@functools.cache
+def _moments_stay() -> bool:
+    """Whether Adam leaves the state of absent features alone; older Rivers decay it."""
+    adam = optim.Adam()
+    model = linear_model.LinearRegression(adam)
+    model.learn_one({"x": 1.0, "y": 1.0}, 1.0)
+    before = model.weights["y"], adam.m["y"]
+    model.learn_one({"x": 1.0}, 1.0)
+    return bool((model.weights["y"], adam.m["y"]) == before)
