@@ -154,6 +154,16 @@ def _normalise(scaler: int, raw: Float64, z: Float64) -> bool:
 
 
 @kernel
+def meet(i: int, order: Int64) -> None:
+    """Feature ``i`` is learned for the first time."""
+    known = 0
+    for j in range(order.shape[1]):
+        known += order[1, j]
+    order[0, known] = i
+    order[1, i] = 1
+
+
+@kernel
 def sigmoid(x: float) -> float:
     """River's: exactly 0 and 1 beyond 30, so that nothing overflows."""
     if x < -30.0:

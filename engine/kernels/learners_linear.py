@@ -12,7 +12,10 @@ import numpy as np
 
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.jit import kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, prepare, sigmoid
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, meet, prepare, sigmoid
+from thalweg.engine.kernels.learners_optimizers import BETA_1, NESTEROV, WEIGHT, A, rate_at, step
+from thalweg.engine.kernels.learners_optimizers import NUMBERS as _OWN
+from thalweg.engine.kernels.learners_optimizers import ROWS as ROWS_OF_OPTIMIZER
 
 # Model.codes
 LOSS, OPTIMIZER, RATE, INTERCEPT_RATE, SKIPS_UNKNOWN, TAKES_WEIGHT, CORRECTS_BIAS = range(7)
@@ -21,24 +24,17 @@ CODES = 7
 # Losses; from LOG on they are of two classes, whose scores go through the sigmoid.
 SQUARED, ABSOLUTE, CAUCHY, EPSILON_HINGE, HUBER, QUANTILE, POISSON, LOG, HINGE, FOCAL = range(10)
 
-# Optimizers, in the alphabet's order
-(ADA_BOUND, ADA_DELTA, ADA_GRAD, ADA_MAX, ADAM, AMS_GRAD, FTRL, MOMENTUM, NADAM, NESTEROV, RMS_PROP, SGD) = range(12)
-
-# Schedules of a learning rate, with their two numbers: rate | rate and power | alpha and t0
-CONSTANT, INVERSE_SCALING, OPTIMAL = range(3)
-
-# Model.numbers
-(L1, L2, CLIP, INITIAL, LOSS_A, LOSS_B, RATE_A, RATE_B, INTERCEPT_A, INTERCEPT_B) = range(10)
-(BETA_1, BETA_2, EPS, GAMMA, BASE_RATE) = range(10, 15)  # also rho; FTRL: alpha, beta, l1, l2
-NUMBERS = 15
+# Model.numbers, after those of the optimizer
+(L1, L2, CLIP, INITIAL, LOSS_A, LOSS_B, RATE_A, RATE_B, INTERCEPT_A, INTERCEPT_B) = range(_OWN, _OWN + 10)
+NUMBERS = _OWN + 10
 
 # State.scalars
-INTERCEPT, ITERATIONS, MAX_CUM_L1, FINAL_RATE = range(4)
+FINAL_RATE, INTERCEPT, ITERATIONS, MAX_CUM_L1 = range(4)
 SCALARS = 4
 
-# State.head: weights, up to three rows of the optimizer, the L1 penalties applied so far
-WEIGHT, A, B, C, CUM_L1 = range(5)
-ROWS = 5
+# State.head: weights and what the optimizer keeps, then the L1 penalties applied so far
+CUM_L1 = ROWS_OF_OPTIMIZER
+ROWS = ROWS_OF_OPTIMIZER + 1
 
 
 @kernel
@@ -104,7 +100,7 @@ def _learn(
     for i in range(len(z)):
         if raw[i] == raw[i]:
             if order[1, i] == 0:
-                _meet(i, order)
+                meet(i, order)
                 head[WEIGHT, i] = numbers[INITIAL]
             total += head[WEIGHT, i] * z[i]
     slope, defined = _slope(codes, numbers, y, total + scalars[INTERCEPT])
@@ -121,23 +117,15 @@ def _learn(
         for i in range(len(z)):
             g[i] = z[i] * slope + numbers[L2] * head[WEIGHT, i]
     t = scalars[ITERATIONS]
-    scalars[INTERCEPT] -= _rate(codes[INTERCEPT_RATE], numbers[INTERCEPT_A], numbers[INTERCEPT_B], t) * slope
-    if not _step(codes, numbers, head, scalars, raw, g):
+    scalars[INTERCEPT] -= rate_at(codes[INTERCEPT_RATE], numbers[INTERCEPT_A], numbers[INTERCEPT_B], t) * slope
+    rate = rate_at(codes[RATE], numbers[RATE_A], numbers[RATE_B], t)
+    corrects_bias = codes[CORRECTS_BIAS] == 1
+    if not step(codes[OPTIMIZER], rate, t, corrects_bias, numbers, scalars, head, order, raw, g):
         return False
     scalars[ITERATIONS] = t + 1.0
     if numbers[L1] != 0.0:
         _penalise(codes, numbers, head, scalars, raw)
     return True
-
-
-@kernel
-def _meet(i: int, order: Int64) -> None:
-    """Feature ``i`` is learned for the first time."""
-    known = 0
-    for j in range(order.shape[1]):
-        known += order[1, j]
-    order[0, known] = i
-    order[1, i] = 1
 
 
 @kernel
@@ -180,33 +168,9 @@ def _slope(codes: Int64, numbers: Float64, y: float, value: float) -> tuple[floa
 
 
 @kernel
-def _rate(schedule: int, a: float, b: float, t: float) -> float:
-    """The learning rate after ``t`` iterations: ``river/optim/schedulers.py``."""
-    if schedule == INVERSE_SCALING:
-        return a / math.pow(t + 1.0, b)
-    if schedule == OPTIMAL:
-        return 1.0 / (a * (b + t))
-    return a
-
-
-@kernel
-def _step(codes: Int64, numbers: Float64, head: Float64, scalars: Float64, raw: Float64, g: Float64) -> bool:
-    """Moves the weights against the gradient ``g`` float64[f]; False where River divides by zero or overflows."""
-    optimizer, t = codes[OPTIMIZER], scalars[ITERATIONS]
-    rate = _rate(codes[RATE], numbers[RATE_A], numbers[RATE_B], t)
-    if optimizer == SGD:
-        for i in range(len(g)):
-            weight = head[WEIGHT, i]
-            moved = weight - rate * g[i]
-            head[WEIGHT, i] = moved if raw[i] == raw[i] else weight
-        return True
-    return False
-
-
-@kernel
 def _penalise(codes: Int64, numbers: Float64, head: Float64, scalars: Float64, raw: Float64) -> None:
     """The cumulative L1 penalty: Tsuruoka, Tsujii and Ananiadou, ACL 2009, as River applies it."""
-    rate = _rate(codes[RATE], numbers[RATE_A], numbers[RATE_B], scalars[ITERATIONS])
+    rate = rate_at(codes[RATE], numbers[RATE_A], numbers[RATE_B], scalars[ITERATIONS])
     scalars[MAX_CUM_L1] += numbers[L1] * rate
     for i in range(len(raw)):
         if raw[i] != raw[i]:

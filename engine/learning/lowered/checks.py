@@ -47,3 +47,8 @@ def refuse_unknown_features(values: Iterable[Any], names: Sequence[str]) -> None
     strange = [name for name in values if name not in names]
     if strange:
         raise Refused(f"it has learned a feature {strange[0]!r}, which is not among those that it will be given")
+
+
+def sums_are_compensated() -> bool:
+    """Whether Python's ``sum`` of floats keeps what rounding loses, as it does since 3.12."""
+    return sum([1e16, 1.0, -1e16]) == 1.0

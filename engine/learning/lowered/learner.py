@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.learners import Model, State, Steps
+from thalweg.engine.learning.lowered.checks import refuse_unknown_features
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,19 @@ class Learner:
     scalars: Float64
     order: Int64
     nan_is_none: bool = False
+
+
+def order_of(weights: Mapping[str, Any], names: Sequence[str]) -> Int64:
+    """int64[2, f]: the features with a weight in the order of the dictionary, and which ones they are."""
+    refuse_unknown_features(weights, names)
+    order = np.zeros((2, len(names)), dtype=np.int64)
+    for place, name in enumerate(weights):
+        order[0, place] = names.index(name)
+        order[1, order[0, place]] = 1
+    return order
+
+
+def known(state: State, values: Float64, names: Sequence[str]) -> dict[str, float]:
+    """The way back: the values of the features met so far, in the order in which they were met."""
+    met = int(state.order[1].sum())
+    return {names[i]: float(values[i]) for i in state.order[0, :met].tolist()}

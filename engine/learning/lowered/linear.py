@@ -12,6 +12,7 @@ import numpy as np
 from river import linear_model, optim, utils
 
 from thalweg.engine.kernels import learners_linear as kernels
+from thalweg.engine.kernels import learners_optimizers as steps
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.learners import State
 from thalweg.engine.learning.lowered.checks import (
@@ -19,10 +20,9 @@ from thalweg.engine.learning.lowered.checks import (
     checked,
     number,
     refuse_unknown_attributes,
-    refuse_unknown_features,
     row,
 )
-from thalweg.engine.learning.lowered.learner import Learner
+from thalweg.engine.learning.lowered.learner import Learner, known, order_of
 
 Names = Sequence[str]
 
@@ -54,17 +54,33 @@ class _Recipe:
     vector: bool = False
 
 
-_RHO = {"rho": kernels.BETA_1}
-_EPS = {"eps": kernels.EPS}
-_MOMENTS = {"beta_1": kernels.BETA_1, "beta_2": kernels.BETA_2, **_EPS}
-_FTRL = {"alpha": kernels.BETA_1, "beta": kernels.BETA_2, "l1": kernels.EPS, "l2": kernels.GAMMA}
-_BOUND = {**_MOMENTS, "gamma": kernels.GAMMA, "base_lr": kernels.BASE_RATE}
+_RHO = {"rho": steps.BETA_1}
+_EPS = {"eps": steps.EPS}
+_MOMENTS = {"beta_1": steps.BETA_1, "beta_2": steps.BETA_2, **_EPS}
+_BOUNDS = {**_MOMENTS, "gamma": steps.GAMMA, "base_lr": steps.BASE_RATE}
+_FTRL = {"alpha": steps.ALPHA, "beta": steps.BETA, "l1": steps.L1, "l2": steps.L2}
 _OPTIMIZERS: dict[type, _Recipe] = {
-    optim.SGD: _Recipe(kernels.SGD, {}),
+    optim.AdaBound: _Recipe(steps.ADA_BOUND, _BOUNDS, ("m", "v")),
+    optim.AdaDelta: _Recipe(steps.ADA_DELTA, {**_RHO, **_EPS}, ("g2", "s2")),
+    optim.AdaGrad: _Recipe(steps.ADA_GRAD, _EPS, ("g2",)),
+    optim.AdaMax: _Recipe(steps.ADA_MAX, _MOMENTS, ("m", "u")),
+    optim.Adam: _Recipe(steps.ADAM, _MOMENTS, ("m", "v"), vector=True),
+    optim.AMSGrad: _Recipe(steps.AMS_GRAD, _MOMENTS, ("m", "v", "v_hat")),
+    optim.FTRLProximal: _Recipe(steps.FTRL, _FTRL, ("z", "n")),
+    optim.Momentum: _Recipe(steps.MOMENTUM, _RHO, ("s",)),
+    optim.Nadam: _Recipe(steps.NADAM, _MOMENTS, ("m", "v")),
+    optim.NesterovMomentum: _Recipe(steps.NESTEROV, _RHO, ("s",)),
+    optim.RMSProp: _Recipe(steps.RMS_PROP, {**_RHO, **_EPS}, ("g2",), vector=True),
+    optim.SGD: _Recipe(steps.SGD, {}),
 }
-_POSITIVE = {"gamma", "alpha"}  # River divides by them
-_BELOW_ONE = {"beta_1", "beta_2"}  # and by one minus these
-_NOT_NEGATIVE = {"eps", "beta", "l1", "l2"}  # their roots are taken, or River means nothing by less
+_TINY, _ALMOST_ONE = math.ulp(0.0), math.nextafter(1.0, 0.0)
+_RANGES = {
+    **dict.fromkeys(("alpha", "gamma"), (_TINY, math.inf)),  # River divides by them,
+    **dict.fromkeys(("beta_1", "beta_2"), (0.0, _ALMOST_ONE)),  # by one minus these,
+    **dict.fromkeys(("eps", "beta", "l1", "l2"), (0.0, math.inf)),  # and takes the root of something with these
+    "rho": (0.0, 1.0),
+    "base_lr": (-math.inf, math.inf),
+}
 
 
 def lower(model: Any, names: Names, takes_weight: bool) -> Learner:
@@ -81,7 +97,7 @@ def lower(model: Any, names: Names, takes_weight: bool) -> Learner:
     codes[kernels.RATE] = _optimizer(model.optimizer, codes, numbers, head, scalars, names)
     codes[kernels.INTERCEPT_RATE] = _schedule(model.intercept_lr, numbers, kernels.INTERCEPT_A)
     weights = model._weights.to_dict()
-    head[kernels.WEIGHT] = row(weights, names, "weights")
+    head[steps.WEIGHT] = row(weights, names, "weights")
     scalars[kernels.INTERCEPT] = number(model, "intercept")
     if penalised:
         if type(model.optimizer) is optim.FTRLProximal:
@@ -94,11 +110,11 @@ def lower(model: Any, names: Names, takes_weight: bool) -> Learner:
 def raise_into(model: Any, state: State, names: Names) -> None:
     """Writes what was learned into ``model``, a copy of the River model."""
     scalars, optimizer = state.scalars, model.optimizer
-    model._weights = utils.VectorDict(known(state, state.head[kernels.WEIGHT], names))
+    model._weights = utils.VectorDict(known(state, state.head[steps.WEIGHT], names))
     model.intercept = float(scalars[kernels.INTERCEPT])
     optimizer.n_iterations = int(scalars[kernels.ITERATIONS])
     recipe = _OPTIMIZERS[type(optimizer)]
-    for attribute, values in zip(recipe.rows, state.head[kernels.A :], strict=False):
+    for attribute, values in zip(recipe.rows, state.head[steps.A :], strict=False):
         _raise_row(optimizer, attribute, known(state, values, names), recipe.vector)
     if hasattr(optimizer, "final_lr"):
         optimizer.final_lr = float(scalars[kernels.FINAL_RATE])
@@ -106,22 +122,6 @@ def raise_into(model: Any, state: State, names: Names) -> None:
         model.max_cum_l1 = float(scalars[kernels.MAX_CUM_L1])
         cum_l1 = known(state, state.head[kernels.CUM_L1], names)
         model.cum_l1 = utils.VectorDict(cum_l1, optim.initializers.Zeros())
-
-
-def order_of(weights: Mapping[str, Any], names: Names) -> Int64:
-    """int64[2, f]: the features with a weight in the order of the dictionary, and which ones they are."""
-    refuse_unknown_features(weights, names)
-    order = np.zeros((2, len(names)), dtype=np.int64)
-    for place, name in enumerate(weights):
-        order[0, place] = names.index(name)
-        order[1, order[0, place]] = 1
-    return order
-
-
-def known(state: State, values: Float64, names: Names) -> dict[str, float]:
-    """The way back: the values of the features met so far, in the order in which they were met."""
-    met = int(state.order[1].sum())
-    return {names[i]: float(values[i]) for i in state.order[0, :met].tolist()}
 
 
 def _raise_row(optimizer: Any, attribute: str, values: dict[str, float], vector: bool) -> None:
@@ -153,30 +153,23 @@ def _optimizer(optimizer: Any, codes: Int64, numbers: Float64, head: Float64, sc
     if recipe.vector and not _moments_stay():
         raise Refused(f"this River's {type(optimizer).__name__} moves the state of absent features")
     rate = ("lr",) if hasattr(optimizer, "lr") else ()
-    more = ("final_lr",) if recipe.code == kernels.ADA_BOUND else ("correct_bias",) * (recipe.code == kernels.AMS_GRAD)
+    more = ("final_lr",) if recipe.code == steps.ADA_BOUND else ("correct_bias",) * (recipe.code == steps.AMS_GRAD)
     refuse_unknown_attributes(optimizer, "n_iterations", *rate, *more, *recipe.numbers, *recipe.rows)
     codes[kernels.OPTIMIZER] = recipe.code
     for attribute, place in recipe.numbers.items():
-        numbers[place] = _parameter(optimizer, attribute)
+        numbers[place] = number(optimizer, attribute, *_RANGES[attribute])
     for place, attribute in enumerate(recipe.rows):
-        head[kernels.A + place] = _row_of(optimizer, attribute, recipe.vector, names)
+        head[steps.A + place] = _row_of(optimizer, attribute, recipe.vector, names)
     scalars[kernels.ITERATIONS] = number(optimizer, "n_iterations", 0)
-    if recipe.code == kernels.ADA_BOUND:
+    if recipe.code == steps.ADA_BOUND:
         scalars[kernels.FINAL_RATE] = number(optimizer, "final_lr")
-        if not numbers[kernels.BASE_RATE]:
+        if not numbers[steps.BASE_RATE]:
             raise Refused("AdaBound(lr=0) divides by zero")
-    if recipe.code == kernels.AMS_GRAD:
+    if recipe.code == steps.AMS_GRAD:
         if type(optimizer.correct_bias) is not bool:
             raise Refused(f"AMSGrad.correct_bias is {optimizer.correct_bias!r}, True or False is expected")
         codes[kernels.CORRECTS_BIAS] = optimizer.correct_bias
-    return _schedule(optimizer.lr, numbers, kernels.RATE_A) if rate else kernels.CONSTANT
-
-
-def _parameter(optimizer: Any, name: str) -> float:
-    if name in _BELOW_ONE:
-        return number(optimizer, name, 0.0, math.nextafter(1.0, 0.0))
-    low = math.ulp(0.0) if name in _POSITIVE else (0.0 if name in _NOT_NEGATIVE else -math.inf)
-    return number(optimizer, name, low)
+    return _schedule(optimizer.lr, numbers, kernels.RATE_A) if rate else steps.CONSTANT
 
 
 def _row_of(optimizer: Any, attribute: str, vector: bool, names: Names) -> Float64:
@@ -192,16 +185,15 @@ def _schedule(schedule: Any, numbers: Float64, place: int) -> int:
     if type(schedule) is optim.schedulers.Constant:
         refuse_unknown_attributes(schedule, "learning_rate")
         numbers[place] = number(schedule, "learning_rate")
-        return kernels.CONSTANT
+        return steps.CONSTANT
     if type(schedule) is optim.schedulers.InverseScaling:
         refuse_unknown_attributes(schedule, "learning_rate", "power")
         numbers[place : place + 2] = number(schedule, "learning_rate"), number(schedule, "power")
-        return kernels.INVERSE_SCALING
+        return steps.INVERSE_SCALING
     if type(schedule) is optim.schedulers.Optimal:
         refuse_unknown_attributes(schedule, "loss", "alpha", "t0")
-        positive = math.ulp(0.0)
-        numbers[place : place + 2] = number(schedule, "alpha", positive), number(schedule, "t0", positive)
-        return kernels.OPTIMAL
+        numbers[place : place + 2] = number(schedule, "alpha", _TINY), number(schedule, "t0", _TINY)
+        return steps.OPTIMAL
     raise Refused(f"a learning rate by {type(schedule).__name__}")
 
 

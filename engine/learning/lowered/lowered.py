@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from river import base, compose, linear_model, utils
+from river import base, compose, linear_model, naive_bayes, utils
 
 from thalweg.engine.errors import SnapshotError
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
 from thalweg.engine.kernels.learners import Model, State, Steps
-from thalweg.engine.learning.lowered import linear
+from thalweg.engine.learning.lowered import bayes, linear, passive
 from thalweg.engine.learning.lowered.checks import Refused, refuse_unknown_attributes, refuse_unknown_features
 from thalweg.engine.learning.lowered.learner import Learner
 from thalweg.engine.learning.lowered.scalers import SCALERS
@@ -24,6 +24,9 @@ _LEARNERS: dict[type, tuple[Callable[[Any, Sequence[str], bool], Learner], Calla
 _LEARNERS = {
     linear_model.LinearRegression: (linear.lower, linear.raise_into),
     linear_model.LogisticRegression: (linear.lower, linear.raise_into),
+    linear_model.PAClassifier: (passive.lower, passive.raise_into),
+    linear_model.PARegressor: (passive.lower, passive.raise_into),
+    naive_bayes.GaussianNB: (bayes.lower, bayes.raise_into),
 }
 
 

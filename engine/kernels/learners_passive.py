@@ -1,0 +1,113 @@
+"""Passive-aggressive learning, row by row: ``river/linear_model/pa.py``.
+
+Crammer et al., JMLR 7 (2006), sections 3 and 5. Cost per step: two passes over the features. Twin: River.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, meet, prepare, sigmoid
+
+# Model.codes: a classifier (1) or a regressor (0); River's mode; whether sums are compensated
+CLASSIFIES, MODE, HAS_INTERCEPT, COMPENSATED = range(4)
+CODES = 4
+
+# Model.numbers: River's C and eps
+AGGRESSIVENESS, EPS = range(2)
+NUMBERS = 2
+
+# State.scalars; State.head has one row, the weights
+INTERCEPT = 0
+SCALARS = 1
+
+
+@kernel
+def run_passive(steps: Steps, model: Model, state: State, out: Float64) -> None:
+    """Carries out the steps in order; ``out`` float64[k] is written: the score, or 0 where the row was learned; NaN
+    where River raises.
+    """
+    kinds, rows, x, y = steps.kinds, steps.rows, steps.x, steps.y
+    columns, strict, scalers, codes, numbers = model.columns, model.strict, model.scalers, model.codes, model.numbers
+    scales, head, scalars, order = state.scales, state.head, state.scalars, state.order
+    raw, z = np.empty(len(columns)), np.empty(len(columns))
+    for k in range(len(kinds)):
+        learn = kinds[k] == LEARN
+        out[k] = math.nan
+        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, raw, z):
+            continue
+        value = _dot(head, order, raw, z, codes[COMPENSATED] == 1) + scalars[INTERCEPT]
+        if not learn:
+            out[k] = sigmoid(value) if codes[CLASSIFIES] == 1 else value
+        elif _learn(y[k], value, codes, numbers, head, scalars, order, raw, z):
+            out[k] = 0.0
+
+
+@kernel
+def _dot(head: Float64, order: Int64, raw: Float64, z: Float64, compensated: bool) -> float:
+    """River walks the shorter of row and weights; the weights in the order in which they were first learned."""
+    here, known = 0, 0
+    for i in range(len(z)):
+        here += 1 if raw[i] == raw[i] else 0
+        known += order[1, i]
+    total, low = 0.0, 0.0
+    for j in range(len(z)):
+        i = order[0, j] if here >= known else j
+        if (j < known if here >= known else order[1, i] == 1) and raw[i] == raw[i]:
+            total, low = add(total, low, z[i] * head[0, i], compensated)
+    return added(total, low)
+
+
+@kernel
+def _learn(
+    y: float,
+    value: float,
+    codes: Int64,
+    numbers: Float64,
+    head: Float64,
+    scalars: Float64,
+    order: Int64,
+    raw: Float64,
+    z: Float64,
+) -> bool:
+    if codes[CLASSIFIES] == 1:
+        sign = y * 2.0 - 1.0
+        loss = 1.0 - sign * value
+    else:
+        miss = y - value
+        sign = 1.0 if miss > 0.0 else (-1.0 if miss < 0.0 else miss)  # NaN stays NaN
+        loss = abs(value - (y * 2.0 - 1.0)) - numbers[EPS]  # as River has it, for numbers too
+    loss = 0.0 if loss < 0.0 else loss
+    norm = 0.0
+    for i in range(len(z)):
+        if raw[i] == raw[i]:
+            norm += z[i] * z[i]
+    norm = math.sqrt(norm)
+    square = norm * norm
+    if math.isinf(square) and not math.isinf(norm):
+        return False
+    size = _size(codes[MODE], numbers[AGGRESSIVENESS], loss, square) * sign
+    for i in range(len(z)):
+        if raw[i] == raw[i]:
+            if order[1, i] == 0:
+                meet(i, order)
+            head[0, i] += size * z[i]
+    if codes[HAS_INTERCEPT] == 1:
+        scalars[INTERCEPT] += size
+    return True
+
+
+@kernel
+def _size(mode: int, aggressiveness: float, loss: float, square: float) -> float:
+    """How far to go, before the sign: River's tau."""
+    if mode == 2:
+        return loss / (square + 0.5 / aggressiveness)
+    if not square > 0.0:
+        return 0.0
+    if mode == 0:
+        return loss / square
+    return loss / square if loss / square < aggressiveness else aggressiveness
