@@ -1,0 +1,141 @@
+"""A broker for benchmarks: topics filled before the clock runs, and rates as the broker saw them.
+
+Output topics carry the broker's clock (LogAppendTime), so a rate is that of records arriving there, whoever wrote
+them, and needs nothing inside the contestants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from thalweg.connectors.broker import EmbeddedBroker
+from thalweg.connectors.kafka_config import Cluster, consumer_config, logger, producer_config
+
+# What a pipeline's own source gives its consumers, and its sink its producer, on top of the connectors' defaults.
+FETCHING = {"queued.max.messages.kbytes": "8192", "fetch.queue.backoff.ms": "10"}
+SENDING: dict[str, str] = {}
+WARM_UP = 0.1  # the share of a run's records that come before the clock starts
+BATCH = 4096
+TIMEOUT_S = 30.0
+
+_numbers = count()
+
+
+class Topics:
+    """What a benchmark does with the broker."""
+
+    def __init__(self, brokers: str, pid: int | None = None) -> None:
+        self.brokers = brokers
+        self.broker_pid = pid
+        self.settings = {"bootstrap.servers": brokers}
+        self._cluster = Cluster(self.settings)
+
+    def fill(
+        self, topic: str, keys: Sequence[bytes], values: Iterable[bytes], times_us: Sequence[int] = (), part: int = 0
+    ) -> None:
+        """Writes one record a value, as of now or with the times of the events as timestamps."""
+        producer = Producer(producer_config(self.settings))
+        if len(times_us):
+            for key, value, time in zip(keys, values, times_us, strict=True):
+                while True:
+                    try:
+                        producer.produce(topic, value, key, part, timestamp=time // 1000)
+                        break
+                    except BufferError:
+                        producer.poll(0.05)
+        else:
+            messages = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+            for at in range(0, len(messages), 10_000):
+                send(producer, topic, messages[at : at + 10_000], part)
+        assert producer.flush(TIMEOUT_S) == 0
+
+    def create(self, topic: str, partitions: int = 1, *, appended: bool = False) -> str:
+        """Makes a topic; ``appended`` gives its records the broker's time."""
+        self._cluster.create_topics(
+            {topic: partitions}, {"message.timestamp.type": "LogAppendTime"} if appended else {}
+        )
+        return topic
+
+    def name(self, what: str) -> str:
+        """A name that nothing else has."""
+        return f"{what}_{next(_numbers)}"
+
+    def names(self) -> set[str]:
+        """The topics that there are."""
+        return set(self._cluster.topics())
+
+    def count(self, topic: str, part: int = 0) -> int:
+        """How many records stand there."""
+        with self._reader() as reader:
+            low, high = reader.get_watermark_offsets(TopicPartition(topic, part), timeout=TIMEOUT_S)
+        return int(high - low)
+
+    def rate(self, topic: str, parts: int = 1) -> tuple[float, int]:
+        """Records per second and how many were timed: from the last one of the first tenth to the last one."""
+        counts = [self.count(topic, part) for part in range(parts)]
+        firsts = [int(WARM_UP * n) for n in counts]
+        start = min(self._appended_ms(topic, part, first) for part, first in enumerate(firsts))
+        stop = max(self._appended_ms(topic, part, n - 1) for part, n in enumerate(counts))
+        timed = sum(n - 1 - first for n, first in zip(counts, firsts, strict=True))
+        return 1e3 * timed / max(stop - start, 1), timed
+
+    def values(self, topic: str, limit: int, part: int = 0) -> list[bytes]:
+        """The first ``limit`` values."""
+        return [value for message in self.messages(topic, part, 0, limit) if (value := message.value()) is not None]
+
+    def _appended_ms(self, topic: str, part: int, offset: int) -> int:
+        return next(self.messages(topic, part, offset, 1)).timestamp()[1]
+
+    def messages(self, topic: str, part: int, offset: int, limit: int) -> Iterator[Message]:
+        """Those from ``offset`` on, at most ``limit`` offsets further."""
+        end = min(offset + limit, self.count(topic, part))
+        with self._reader() as reader:
+            reader.assign([TopicPartition(topic, part, offset)])
+            while offset < end:
+                for message in reader.consume(min(end - offset, 10_000), 1.0):
+                    if message.error() is None:
+                        offset = message.offset() + 1
+                        yield message
+
+    @contextmanager
+    def _reader(self) -> Iterator[Consumer]:
+        reader = Consumer(consumer_config(self.settings, "benchmarks"))
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+@contextmanager
+def topics() -> Iterator[Topics]:
+    """An embedded broker of the benchmark's own."""
+    with EmbeddedBroker() as broker:
+        yield Topics(broker.bootstrap, broker.pid)
+
+
+def reader(brokers: str, topic: str, part: int = 0, *, at_end: bool = False, **settings: str) -> Consumer:
+    """A consumer of one log with a pipeline's settings."""
+    consumer = Consumer(consumer_config({"bootstrap.servers": brokers} | FETCHING | settings, "benchmarks"))
+    log = TopicPartition(topic, part)
+    low, high = consumer.get_watermark_offsets(log, timeout=TIMEOUT_S)
+    consumer.assign([TopicPartition(topic, part, high if at_end else low)])
+    return consumer
+
+
+def writer(brokers: str, **settings: str) -> Producer:
+    """A producer with a pipeline's settings, connected."""
+    producer = Producer(producer_config({"bootstrap.servers": brokers} | SENDING | settings) | {"logger": logger})
+    producer.list_topics(timeout=TIMEOUT_S)
+    return producer
+
+
+def send(producer: Producer, topic: str, messages: list[dict[str, Any]], part: int = 0) -> None:
+    """Queues all of them, in order; waits while the queue is full."""
+    while producer.produce_batch(topic, messages, partition=part) < len(messages):
+        messages = [message for message in messages if message.pop("_error", None) is not None]
+        producer.poll(0.05)

@@ -1,0 +1,103 @@
+"""Small programs that run in processes of their own: ``python -m benchmarks.opponents NAME BROKERS SOURCE TARGET ...``.
+
+passthrough: what the log itself can do here, consume a batch and produce the same bytes. pacer and watcher: the two
+ends of a latency measurement.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks import kafka
+from benchmarks.events import payments
+
+SLICE_S = 0.001  # how often the pacer sends
+
+
+def passthrough(brokers: str, source: str, target: str, records: str) -> None:
+    """Copies ``records`` records, the same bytes and keys."""
+    reader, writer, left = kafka.reader(brokers, source), kafka.writer(brokers), int(records)
+    while left:
+        batch = [message for message in reader.consume(kafka.BATCH, 0.01) if message.error() is None]
+        kafka.send(writer, target, [{"key": message.key(), "value": message.value()} for message in batch])
+        writer.poll(0)
+        left -= len(batch)
+    writer.flush()
+    reader.close()
+
+
+def pacer(brokers: str, source: str, out: str, per_second: str, seconds: str, later: str = "") -> None:
+    """Sends payments evenly at a rate; writes when each was given to the client (int64 ns) to ``out``.
+
+    Event times go on in steps of the wall clock's, so nothing is ahead of it. With ``later`` labels go to that topic.
+    """
+    rate, count = float(per_second), int(float(per_second) * float(seconds))
+    start_us = time.time_ns() // 1000 + 500_000
+    rows = payments(count, end_us=start_us + int(1e6 * count / rate), spacing_us=max(int(1e6 / rate), 1))
+    messages = [
+        {"key": key, "value": value} for key, value in zip(rows.keys(), rows.values(told=not later), strict=True)
+    ]
+    writer, sent, at = kafka.writer(brokers, **{"linger.ms": "0"}), np.zeros(count, dtype=np.int64), 0
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    start = time.monotonic()
+    while at < count:
+        due = min(int((time.monotonic() - start) * rate), count)
+        if due > at:
+            sent[at:due] = time.time_ns()
+            kafka.send(writer, source, messages[at:due])
+            at = due
+        writer.poll(0)
+        time.sleep(SLICE_S)
+    writer.flush()
+    np.save(out, sent)
+
+
+def watcher(brokers: str, source: str, out: str, records: str) -> None:
+    """Reads predictions as they come; writes when each was in hand (int64 ns), by its payment's number, to ``out``."""
+    count = int(records)
+    read, left = np.zeros(count, dtype=np.int64), count
+    reader = kafka.reader(brokers, source, at_end=True)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while left and not stopped:
+        first = reader.poll(0.1)
+        batch = [] if first is None else [first, *reader.consume(100_000, 0)]
+        now = time.time_ns()
+        for message in batch:
+            value = message.value() if message.error() is None else None
+            if value is not None:
+                read[number_of(value)] = now
+                left -= 1
+    np.save(out, read)
+    reader.close()
+
+
+def number_of(prediction: bytes) -> int:
+    """The number of the payment that a prediction answers, out of its ``event_id``.
+
+    >>> number_of(b'{"id":"x","event_id":"p00000000042","score":0.5}')
+    42
+    """
+    at = prediction.index(b'"event_id":"p') + 13
+    return int(prediction[at : at + 11])
+
+
+PROGRAMS: dict[str, Callable[..., None]] = {
+    "passthrough": passthrough,
+    "pacer": pacer,
+    "watcher": watcher,
+}
+
+if __name__ == "__main__":
+    PROGRAMS[sys.argv[1]](*sys.argv[2:])
+    sys.stdout.flush()
+    os._exit(0)  # librdkafka's own threads need not be waited for
