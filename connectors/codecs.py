@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from thalweg.connectors.arrow import columns_of
-from thalweg.engine.batch import Batch, Column, Headers, Log, Raw, Reject
+from thalweg.connectors.json_codec import decode_json, joined, unreadable
+from thalweg.engine.batch import Batch, Column, Log, Raw, Reject
 from thalweg.engine.definition import Definition
 from thalweg.engine.kernels.arrays import Int64
 from thalweg.engine.reading import Reading
@@ -65,42 +64,8 @@ def reading_of(raws: Sequence[Raw], forms: Mapping[str, Form]) -> Reading:
 
 
 def _decode_json(raw: Raw, form: Form) -> Batch:
-    objects: list[Any] = []
-    places: list[int] = []
-    refused: list[Refused] = []
-    for i, value in enumerate(raw.values):
-        reason = _unreadable(value, form.max_bytes)
-        if reason is None:
-            assert value is not None
-            try:
-                objects.append(orjson.loads(value))
-                places.append(i)
-                continue
-            except orjson.JSONDecodeError as error:
-                reason = _not_json(value, error)
-        refused.append((i, *reason, None))
-    columns, kept, misfits = form.schema.decode(objects)
-    refused += [(places[at], reason, detail, None) for at, reason, detail in misfits]
-    return _batch(raw, columns, np.array(places, dtype=np.int64)[kept], refused)
-
-
-def _unreadable(value: bytes | None, max_bytes: int) -> tuple[str, str] | None:
-    if value is None:
-        return "tombstone", "expected a value, got none"
-    if len(value) == 0:
-        return "empty", "expected a value, got 0 bytes"
-    if len(value) > max_bytes:
-        return "too_large", f"expected at most {max_bytes} bytes, got {len(value)}; see Stream.max_bytes"
-    return None
-
-
-def _not_json(value: bytes, error: Exception) -> tuple[str, str]:
-    if len(value) > 5 and value[0] == 0:
-        schema_id = int.from_bytes(value[1:5], "big")
-        return "avro", (
-            f"looks like Confluent Avro (schema id {schema_id}); Avro is not read yet, produce JSON or Arrow"
-        )
-    return "malformed_json", str(error)
+    columns, at, refused = decode_json(raw.values, form.schema, form.max_bytes)
+    return _batch(raw, columns, at, [(*one, None) for one in refused])
 
 
 def _decode_arrow(raw: Raw, form: Form) -> Batch:
@@ -108,7 +73,7 @@ def _decode_arrow(raw: Raw, form: Form) -> Batch:
     places: list[Int64] = []
     refused: list[Refused] = []
     for i, value in enumerate(raw.values):
-        reason = _unreadable(value, form.max_bytes)
+        reason = unreadable(value, form.max_bytes)
         if reason is None:
             try:
                 table = pa.ipc.open_stream(value).read_all()
@@ -121,18 +86,12 @@ def _decode_arrow(raw: Raw, form: Form) -> Batch:
                 reason = ("malformed_arrow", f"expected an Arrow IPC stream, got {error}")
         refused.append((i, *reason, None))
     merged = {
-        field.name: _concatenated([columns[field.name] for columns, _ in tables], field.type)
+        field.name: joined([columns[field.name] for columns, _ in tables] or [column_of(field.type, [])])
         for field in form.schema.fields
     }
     indices = np.concatenate([kept for _, kept in tables]) if tables else np.empty(0, dtype=np.int64)
     at = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
     return _batch(raw, merged, at, refused, indices)
-
-
-def _concatenated(columns: Sequence[Column], kind: str) -> Column:
-    if not columns:
-        return column_of(kind, [])
-    return Column(np.concatenate([c.values for c in columns]), np.concatenate([c.valid for c in columns]))
 
 
 def _batch(
@@ -142,12 +101,10 @@ def _batch(
     refused: list[Refused],
     indices: Int64 | None = None,
 ) -> Batch:
+    rejects = [_reject(raw, *one) for one in sorted(refused, key=lambda one: (one[0], one[3] or 0))]
+    if len(at) == len(raw) and indices is None:
+        return Batch(raw.log, raw.offsets, raw.append, columns, raw.keys, raw.values, raw.headers, rejects)
     where = at.tolist()
-    offsets = raw.offsets.tolist()
-    rejects = [
-        Reject(raw.log, offsets[i], reason, detail, raw.keys[i], raw.values[i], _at(raw.headers, i), row)
-        for i, reason, detail, row in sorted(refused, key=lambda one: (one[0], one[3] or 0))
-    ]
     return Batch(
         raw.log,
         raw.offsets[at],
@@ -161,13 +118,16 @@ def _batch(
     )
 
 
-def _at(headers: Sequence[Headers | None] | None, i: int) -> Headers | None:
-    return None if headers is None else headers[i]
+def _reject(raw: Raw, i: int, reason: str, detail: str, row: int | None) -> Reject:
+    headers = None if raw.headers is None else raw.headers[i]
+    return Reject(raw.log, int(raw.offsets[i]), reason, detail, raw.keys[i], raw.values[i], headers, row)
 
 
 def _check_keys(batch: Batch, field: str) -> Batch:
     """Rule 1 of the contract: the record's key must be the key field, else an entity is split silently."""
     assert batch.keys is not None and batch.values is not None
+    if _are_keys(batch.columns[field], batch.keys):
+        return batch
     expected = [str(value).encode() for value in batch.columns[field].tolist()]
     wrong = [i for i, (key, want) in enumerate(zip(batch.keys, expected, strict=True)) if key != want]
     if not wrong:
@@ -179,3 +139,11 @@ def _check_keys(batch: Batch, field: str) -> Batch:
     mask = np.ones(len(batch), dtype=np.bool_)
     mask[wrong] = False
     return batch.take(np.flatnonzero(mask), sorted([*batch.rejects, *rejects], key=lambda reject: reject.offset))
+
+
+def _are_keys(column: Column, keys: Sequence[bytes | None]) -> bool:
+    """Whether a column of text is the keys, all of them, without null or newline; 0.06 us a row."""
+    if column.values.dtype != object or not column.valid.all():
+        return False
+    texts = "\n".join(column.values.tolist()).encode().split(b"\n")  # as many as there are values, or one has a newline
+    return texts == list(keys) if len(keys) else True

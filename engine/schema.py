@@ -23,7 +23,7 @@ LIMIT = 1e100  # larger magnitudes are refused: their squares must stay finite
 MAX_TIME = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_UNIT_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+UNIT_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns), ?UTC\]")
 
 DTYPES: dict[str, Any] = {
@@ -119,7 +119,9 @@ class Schema:
 
 def column_of(kind: str, values: Sequence[Any]) -> Column:
     """A column of type ``kind`` from Python values, ``None`` being null."""
-    valid = np.fromiter((v is not None for v in values), dtype=np.bool_, count=len(values))
+    valid = np.ones(len(values), dtype=np.bool_)
+    if None in values:
+        valid = np.fromiter((v is not None for v in values), dtype=np.bool_, count=len(values))
     if kind == "str":
         array = np.empty(len(values), dtype=object)
         array[:] = values
@@ -230,7 +232,7 @@ def to_time(value: Any, unit: str = "us") -> int:
             raise BadValue("type", f"expected a time with Z or an offset, got {value.isoformat()!r}")
         micros = (value - _EPOCH) // _MICROSECOND
     elif kind is int or (kind is float and value.is_integer()):
-        micros = int(value) // 1000 if unit == "ns" else int(value) * _UNIT_US[unit]
+        micros = int(value) // 1000 if unit == "ns" else int(value) * UNIT_US[unit]
     else:
         raise BadValue("type", f"expected a time as ISO 8601 text or a number of {unit}, got {_show(value)}")
     if not 0 <= micros <= MAX_TIME:

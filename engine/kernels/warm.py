@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
-from thalweg.engine.kernels.text import placed, vector_hashes, write_rows
+from thalweg.engine.kernels.text import find_doubtful, placed, read_times, vector_hashes, write_rows
 from thalweg.engine.kernels.windows import Program, Ring, Rows, advance, compact
 
 
@@ -31,9 +31,11 @@ def _rowwise() -> None:
 def _text() -> None:
     text, places = placed([[]])
     vector_hashes(np.empty((0, 1)), np.ones(1, dtype=np.int8), text, places)
-    pieces, whole, nothing = np.empty((0, 4), dtype=np.int64), np.empty(0, dtype=np.int64), bytes()
+    pieces, whole, nothing = np.empty((0, 4), dtype=np.int64), np.empty(0, dtype=np.int64), b""
     constants = np.frombuffer(nothing, dtype=np.uint8)
     write_rows(pieces, constants, constants, np.empty((0, 0), dtype=np.int64), 0, whole, text.copy(), whole)
+    read_times(constants, whole, whole)
+    find_doubtful(constants, whole, np.empty(0, dtype=np.bool_))
 
 
 def _windows() -> None:
