@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from thalweg.engine.kernels import metrics
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
 from thalweg.engine.kernels.text import find_doubtful, placed, read_times, vector_hashes, write_rows
 from thalweg.engine.kernels.windows import Program, Ring, Rows, advance, compact
@@ -16,7 +17,7 @@ def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> Non
 
     >>> warm()
     """
-    steps: list[Callable[[], object]] = [_windows, _rowwise, _text]
+    steps: list[Callable[[], object]] = [_windows, _rowwise, _text, _metrics]
     for done, step in enumerate(steps):
         progress(done, len(steps))
         step()
@@ -26,6 +27,20 @@ def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> Non
 def _rowwise() -> None:
     for function in (logarithm, sine, cosine):
         function(np.empty(0))
+
+
+def _metrics() -> None:
+    some, which, marks = np.empty(0), np.empty(0, dtype=np.int8), np.array([0, 0, 0, 0, -1], dtype=np.int64)
+    numbers, entries = np.empty(0, dtype=np.int64), np.zeros((1, metrics.FIELDS))
+    total, buckets = (
+        metrics.Tally(np.zeros((n, metrics.WIDTH)), np.zeros((n, 2), dtype=np.int16), np.zeros((n, 2, 2)))
+        for n in (1, 3)
+    )
+    steps = metrics.Steps(which, numbers, some, some, some, which, some, some)
+    metrics.measure(True, steps, total, buckets, entries, np.zeros(1, dtype=np.int8), marks, 1, 2.0)
+    metrics.enter_all(True, some, some, which, some, 2.0, entries[:0])
+    metrics.post(True, entries[:0], numbers, total)
+    metrics.trapezoids(total.used[0], total.bins[0], np.empty(metrics.N_THRESHOLDS - 1))
 
 
 def _text() -> None:
