@@ -23,8 +23,7 @@ from thalweg.dataflows.verify import archive_topics, served, verify_archive
 from thalweg.engine.batch import Raw, Row
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.warm import warm
-from thalweg.engine.learning.member import Prediction
-from thalweg.engine.learning.totals import totals
+from thalweg.engine.learning.columns import metrics_of
 
 PARTITIONS = 2
 BASELINES = ("prior", "majority", "no change")
@@ -168,25 +167,19 @@ def _months(settings: Mapping[str, str], files: Mapping[str, Path]) -> list[dict
 
     told = pq.read_table(files[producer.LANDINGS], columns=["flight_id", "arr_delay"]).drop_null()
     late = dict(zip(told.column(0).to_pylist(), np.asarray(told.column(1)) > 15, strict=True))
-    months: dict[str, tuple[Any, Any]] = {}
+    months: dict[str, list[tuple[bool, float | None, float | None]]] = {}
     for record in served(flow, settings):
         if record["event_id"] in late:
             month = record["event_id"][:7]  # of the local day on which the flight was scheduled
-            if month not in months:
-                months[month] = totals("binary"), totals("binary")
-            windows, own = months[month]
-            label = bool(late[record["event_id"]])
-            windows.update(label, Prediction(record["score"], record["decision"]), 1.0)
-            own.update(label, Prediction(record["others"]["own columns"], None), 1.0)
-    return [
-        {
-            "month": month,
-            "labels": windows.read()["labels"],
-            "roc_auc": windows.read()["roc_auc"],
-            "static_roc_auc": own.read()["roc_auc"],
-        }
-        for month, (windows, own) in sorted(months.items())
-    ]
+            scores = record["score"], record["others"]["own columns"]
+            months.setdefault(month, []).append((late[record["event_id"]], *scores))
+    return [_month(month, *np.array(rows, dtype=np.float64).T) for month, rows in sorted(months.items())]
+
+
+def _month(month: str, labels: Any, windows: Any, own: Any) -> dict[str, Any]:
+    """Labels and both models' scores, float64[n] each (a score that was not given is NaN)."""
+    both = [metrics_of("binary", labels, scores)["roc_auc"] for scores in (windows, own)]
+    return {"month": month, "labels": len(labels), "roc_auc": both[0], "static_roc_auc": both[1]}
 
 
 def told(days: int, result: Mapping[str, Any]) -> str:

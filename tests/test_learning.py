@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from river import (
     anomaly,
@@ -33,10 +34,10 @@ from river import (
 
 from thalweg.engine import snapshot
 from thalweg.engine.errors import DefinitionError, SnapshotError
+from thalweg.engine.kernels.metrics import N_THRESHOLDS
 from thalweg.engine.learning import Prediction, baselines, identity, member, pickles
-from thalweg.engine.learning.metrics import Prequential
+from thalweg.engine.learning.columns import metrics_of
 from thalweg.engine.learning.river import pipelines_pass_weights
-from thalweg.engine.learning.totals import N_THRESHOLDS
 
 scaler, one_hot = preprocessing.StandardScaler, preprocessing.OneHotEncoder
 logistic = linear_model.LogisticRegression
@@ -197,13 +198,16 @@ MEASURED = {"mae": metrics.MAE, "rmse": metrics.RMSE, "r2": metrics.R2}
 
 def prequential(model, kind, dataset) -> dict:
     one = member(model, fingerprint="f", label_type=kind)
-    measured = Prequential(one.task)
+    labels, scores, decided = [], [], []
     for x, y in dataset:
         y = bool(y) if kind == "bool" else float(y)
-        measured.update(y, one.predict(x))
+        said = one.predict(x)
+        labels.append(y)
+        scores.append(said.score)
+        decided.append(-1 if said.label is None else said.label)
         one.learn(x, y)
     assert one.failures == 0, one.last_failure
-    return measured.read()["cumulative"]
+    return metrics_of(one.task, *np.array([labels, scores], dtype=np.float64), np.array(decided, dtype=np.int8))
 
 
 @pytest.mark.parametrize("dataset", [datasets.Phishing, datasets.Bananas])
