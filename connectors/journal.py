@@ -6,7 +6,7 @@ freely) or :meth:`Hands.follow` (exactly as a record says).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -139,7 +139,9 @@ class Hand:
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.rows: Raw | None = None
+        # As they were fetched, never joined: what is far ahead would be copied with each fetch and each take.
+        self._parts: deque[Raw] = deque()
+        self._taken = 0  # how many rows of the first part
         # int64[n]: per row the prefix maximum of min(record timestamp, read time); `floor` is the last one.
         self.order: Int64 = np.empty(0, dtype=np.int64)
         self.floor = NO_TIME
@@ -153,21 +155,38 @@ class Hand:
         """Appends rows that were fetched at ``now``."""
         known = np.where(raw.times == NO_TIME, now, np.minimum(raw.times, now))
         order = np.maximum.accumulate(np.maximum(known, self.floor))
-        self.rows = raw if self.rows is None else Raw.joined([self.rows, raw])
+        self._parts.append(raw)
         self.order = np.concatenate([self.order, order])
         self.floor = int(order[-1])
         self.empty_since = None
 
     def pop(self, count: int, read_at: int) -> Raw:
         """Takes the first ``count`` rows (at least one), which the shard reads at ``read_at``."""
-        assert self.rows is not None and 0 < count <= len(self), (self.log, count, len(self))
-        taken, self.order = stamped(cut(self.rows, 0, count), read_at), self.order[count:]
-        self.rows = cut(self.rows, count, len(self.rows)) if len(self.order) else None
-        return taken
+        assert 0 < count <= len(self), (self.log, count, len(self))
+        self.order = self.order[count:]
+        taken: list[Raw] = []
+        while count:
+            part, start = self._parts[0], self._taken
+            self._taken = min(start + count, len(part))
+            taken.append(cut(part, start, self._taken))
+            count -= self._taken - start
+            if self._taken == len(part):
+                self._parts.popleft()
+                self._taken = 0
+        return stamped(Raw.joined(taken), read_at)
+
+    def offsets(self) -> Int64:
+        """Of the rows in hand, int64[n]."""
+        parts = [part.offsets for part in self._parts]
+        return np.concatenate(parts)[self._taken :] if parts else np.empty(0, dtype=np.int64)
+
+    def first_offset(self) -> int | None:
+        """Of the rows in hand; None when there is none."""
+        return int(self._parts[0].offsets[self._taken]) if self._parts else None
 
     def last_offset(self) -> int:
         """Of the rows in hand; -1 when there is none."""
-        return int(self.rows.offsets[-1]) if self.rows is not None else -1
+        return int(self._parts[-1].offsets[-1]) if self._parts else -1
 
 
 class Hands:
@@ -235,12 +254,11 @@ class Hands:
 
     def _counts(self, record: Record, log: Log) -> list[int]:
         """How many rows in hand each extent of this log has; all are in hand up to the last offset."""
-        rows = self._hands[log].rows
-        assert rows is not None, (record.id, log)
+        offsets = self._hands[log].offsets()
         ends = np.array([[extent.first, extent.last] for extent in record.reads if extent.log == log], dtype=np.int64)
-        stops = np.searchsorted(rows.offsets, ends[:, 1], side="right")
+        stops = np.searchsorted(offsets, ends[:, 1], side="right")
         starts = np.concatenate([[0], stops[:-1]])
-        here = np.column_stack([rows.offsets[starts], rows.offsets[stops - 1]])
+        here = np.column_stack([offsets[starts], offsets[stops - 1]])
         if (lost := ends[here != ends]).size:
             raise _lost(record, log, int(lost[0]))
         counts: list[int] = (stops - starts).tolist()

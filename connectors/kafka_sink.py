@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +17,7 @@ from thalweg.connectors.kafka_config import logger, producer_config
 from thalweg.connectors.kafka_source import shard_key
 from thalweg.engine.batch import Row
 from thalweg.engine.errors import ThalwegError
+from thalweg.engine.table import Block
 
 POLL_S = 0.05
 FLUSH_S = 1.0
@@ -32,11 +33,15 @@ class DeliveryError(ThalwegError):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one journal record made leave a shard; ``followed`` when the record is on its topic already."""
+    """What one journal record made leave a shard; ``followed`` when the record is on its topic already.
+
+    ``predictions`` are ready bytes, the other kinds are ``rows``.
+    """
 
     record: Record
     rows: list[Row]
     followed: bool
+    predictions: list[Block] = field(default_factory=list)
 
 
 class KafkaSink(FixedPartitionedSink[Output, None]):
@@ -91,6 +96,8 @@ class ShardWriter(StatefulSinkPartition[Output, None]):
         if records:
             self._journal.flush()
         for value in values:
+            for block in value.predictions:
+                self._outputs.send_block(self._topics[block.kind], block.partition, block.keys, block.values)
             for (kind, partition), rows in groupby(_grouped(value.rows), _place):
                 self._outputs.send_rows(self._topics[kind], partition, list(rows))
         self._outputs.check()
@@ -136,13 +143,23 @@ class Writer:
 
     def send_rows(self, topic: str, partition: int, rows: Sequence[Row]) -> None:
         """Queues the rows, in order; by the batch where none has headers, which batches cannot carry."""
-        if not self._batches or any(row.headers for row in rows):
+        if any(row.headers for row in rows):
             for row in rows:
                 self.send(topic, partition, row.key, _encoded(row), row.headers)
-            return
-        messages = [{"key": row.key, "value": _encoded(row)} for row in rows]
-        for at in range(0, len(messages), BATCH_ROWS):
-            self._send_batch(topic, partition, messages[at : at + BATCH_ROWS])
+        else:
+            self.send_block(topic, partition, [row.key for row in rows], list(map(_encoded, rows)))
+
+    def send_block(
+        self, topic: str, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]
+    ) -> None:
+        """Queues records without headers, in order; waits while the queue is full."""
+        for at in range(0, len(values), BATCH_ROWS):
+            some = zip(keys[at : at + BATCH_ROWS], values[at : at + BATCH_ROWS], strict=True)
+            if self._batches:
+                self._send_batch(topic, partition, [{"key": key, "value": value} for key, value in some])
+            else:
+                for key, value in some:
+                    self.send(topic, partition, key, value)
 
     def check(self) -> None:
         """Serves delivery reports; raises if one was an error."""

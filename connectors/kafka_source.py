@@ -246,8 +246,8 @@ class ShardPart(StatefulSourcePartition[Item, State]):
         """Per log the offset behind everything that was handed on."""
         positions = {}
         for log, reader in self._readers.items():
-            rows = self._hands[log].rows
-            positions[log] = reader.position(log) if rows is None else int(rows.offsets[0])
+            first = self._hands[log].first_offset()
+            positions[log] = reader.position(log) if first is None else first
         return positions
 
     def _commit(self, *, at_once: bool = False) -> None:

@@ -341,6 +341,21 @@ def test_a_full_queue_is_waited_for_and_keeps_the_order(kafka: Kafka) -> None:
     assert [row["n"] for row in kafka.values(topic)] == list(range(1220))
 
 
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_block_keeps_its_keys_and_values(kafka: Kafka, batches: bool) -> None:
+    topic = kafka.topic(2)
+    writer = Writer(kafka.settings)
+    writer._batches = writer._batches and batches  # older clients have no batches
+    keys, values = [b"a", None, b"", b"b"] * 600, [b"1", b"2", None, b""] * 600
+    writer.send_block(topic, 1, keys, values)
+    writer.send_block(topic, 0, [], [])
+    writer.flush()
+    raws = list(read_topic(kafka.settings, topic))
+    assert {raw.log.partition for raw in raws} == {1}
+    assert [value for raw in raws for value in raw.values] == values
+    assert [key for raw in raws for key in raw.keys] == keys
+
+
 def test_subscribers_get_dicts(kafka: Kafka) -> None:
     topic = kafka.topic()
     kafka.write(topic, [b'{"score": 0.5}', b"\xff not json", None])
