@@ -310,22 +310,26 @@ def _append(window: Float64, marks: Int64, entry: Float64) -> None:
 @kernel
 def _drop(window: Float64, marks: Int64, entry: Float64) -> None:
     """Takes the newest label that equals ``entry`` out of the window, if there is one."""
+    y, score, decided, weight = entry[Y], entry[SCORE], entry[DECIDED], entry[WEIGHT]
+    nothing = math.isnan(score)
     for back in range(marks[LENGTH] - 1, -1, -1):
         at = _around(marks[HEAD] + back, len(window))
-        if _equal(window[at], entry):
-            for _ in range(back + 1, marks[LENGTH]):
-                following = _around(at + 1, len(window))
-                window[at] = window[following]
-                at = following
-            marks[LENGTH] -= 1
+        if window[at, SCORE] != score and not (nothing and math.isnan(window[at, SCORE])):
+            continue
+        if window[at, Y] == y and window[at, DECIDED] == decided and window[at, WEIGHT] == weight:
+            _close_up(window, marks, at, marks[LENGTH] - back - 1)
             return
 
 
 @kernel
-def _equal(a: Float64, b: Float64) -> bool:
-    """The same label, score, decision and weight; no score equals no score."""
-    same_score = a[SCORE] == b[SCORE] or (math.isnan(a[SCORE]) and math.isnan(b[SCORE]))
-    return bool(same_score and a[Y] == b[Y] and a[DECIDED] == b[DECIDED] and a[WEIGHT] == b[WEIGHT])
+def _close_up(window: Float64, marks: Int64, at: int, later: int) -> None:
+    """Moves the ``later`` labels behind row ``at`` of the window one row forward."""
+    for _ in range(later):
+        following = _around(at + 1, len(window))
+        for field in range(FIELDS):
+            window[at, field] = window[following, field]
+        at = following
+    marks[LENGTH] -= 1
 
 
 @kernel
