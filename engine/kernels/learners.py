@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
 from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.learners_powers import is_root_doubtful
 
 # What a step does.
 PREDICT, LEARN = range(2)
 
-# Scalers, with what their three rows of state hold: count, mean, variance | minimum, maximum | largest magnitude.
+# Scalers, and what their four rows of state hold: count, mean, variance, deviation; smallest, largest; largest size.
 STANDARD, CENTRE, MIN_MAX, MAX_ABS, NORM_1, NORM_2 = range(6)
 
 
@@ -34,17 +37,18 @@ class Steps(NamedTuple):
 
 class Model(NamedTuple):
     """What is computed: columns int64[f] of x in use, strict (1: River raises when one is absent), scalers int64[s]
-    in order, and codes int64 and numbers float64 as the learner reads them."""
+    in order, powers float64[3] (:data:`POWERS`), and codes int64 and numbers float64 as the learner reads them."""
 
     columns: Int64
     strict: int
     scalers: Int64
+    powers: Float64
     codes: Int64
     numbers: Float64
 
 
 class State(NamedTuple):
-    """What is learned: scales float64[s, 3, f]; head float64[h, f] and scalars float64 as the learner keeps them;
+    """What is learned: scales float64[s, 4, f]; head float64[h, f] and scalars float64 as the learner keeps them;
     order int64[2, f]: the features in the order in which they were first learned, and which ones were (0 or 1)."""
 
     scales: Float64
@@ -62,15 +66,22 @@ def prepare(
     strict: int,
     scalers: Int64,
     scales: Float64,
+    powers: Float64,
     raw: Float64,
     z: Float64,
+    spare: Float64,
 ) -> bool:
     """Takes the columns in use of a row into ``raw`` float64[f], and, scaled, into ``z`` float64[f]; the scalers learn
-    the row first where ``learn``. False: River raises here.
+    the row first where ``learn``. ``spare`` float64[f] is written. False: River raises here.
     """
-    for i in range(len(z)):
-        raw[i] = x[row, columns[i]]
-        z[i] = raw[i]
+    if len(columns) == x.shape[1]:  # all, in order
+        for i in range(len(z)):
+            raw[i] = x[row, i]
+            z[i] = x[row, i]
+    else:
+        for i in range(len(z)):
+            raw[i] = x[row, columns[i]]
+            z[i] = raw[i]
     if strict == 1:
         for i in range(len(z)):
             if raw[i] != raw[i]:
@@ -79,35 +90,45 @@ def prepare(
         scaler = scalers[s]
         if scaler <= CENTRE:
             if learn:
-                _learn_standard(s, scales, raw, z)
-            _standardise(s, scales, scaler == STANDARD, z)
+                _learn_standard(s, powers[0], scales, raw, z)
+            _standardise(s, scaler == STANDARD, scales, z)
         elif scaler == MIN_MAX:
             _min_max(learn, s, scales, raw, z)
         elif scaler == MAX_ABS:
             _max_abs(learn, s, scales, raw, z)
-        elif not _normalise(scaler, raw, z):
+        elif not _normalise(scaler, raw, z, spare):
             return False
     return True
 
 
 @kernel
-def _learn_standard(s: int, scales: Float64, raw: Float64, z: Float64) -> None:
+def _learn_standard(s: int, half: float, scales: Float64, raw: Float64, z: Float64) -> None:
     # Without branches: LLVM makes vectors of it.
+    doubtful = 0
     for i in range(len(z)):
         here = raw[i] == raw[i]
         count, mean, variance = scales[s, 0, i] + 1.0, scales[s, 1, i], scales[s, 2, i]
         new_mean = mean + (z[i] - mean) / count
         new_variance = variance + ((z[i] - mean) * (z[i] - new_mean) - variance) / count
+        new_variance = new_variance if here else variance
+        deviation = math.sqrt(new_variance)
+        doubt = is_root_doubtful(new_variance, deviation)
+        doubtful += doubt
         scales[s, 0, i] = count if here else scales[s, 0, i]
         scales[s, 1, i] = new_mean if here else mean
-        scales[s, 2, i] = new_variance if here else variance
+        scales[s, 2, i] = new_variance
+        scales[s, 3, i] = -deviation if doubt else deviation
+    if doubtful > 0:
+        for i in range(len(z)):
+            if scales[s, 3, i] < 0.0:
+                scales[s, 3, i] = math.pow(scales[s, 2, i], half)
 
 
 @kernel
-def _standardise(s: int, scales: Float64, with_std: bool, z: Float64) -> None:
+def _standardise(s: int, with_std: bool, scales: Float64, z: Float64) -> None:
     if with_std:
         for i in range(len(z)):
-            scaled = (z[i] - scales[s, 1, i]) / math.sqrt(scales[s, 2, i])
+            scaled = (z[i] - scales[s, 1, i]) / scales[s, 3, i]
             z[i] = 0.0 if scales[s, 2, i] == 0.0 else scaled
     else:
         for i in range(len(z)):
@@ -137,20 +158,32 @@ def _max_abs(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> 
 
 
 @kernel
-def _normalise(scaler: int, raw: Float64, z: Float64) -> bool:
+def _normalise(scaler: int, raw: Float64, z: Float64, spare: Float64) -> bool:
     """False where all that is there is zero: River divides by it."""
     norm, some = 0.0, False
     for i in range(len(z)):
         if raw[i] == raw[i]:
             some = True
-            norm += abs(z[i]) if scaler == NORM_1 else z[i] * z[i]
+            norm += abs(z[i])
     if scaler == NORM_2:
-        norm = math.sqrt(norm)
+        norm = length(raw, z, spare)
     if some and norm == 0.0:
         return False
     for i in range(len(z)):
         z[i] /= norm
     return True
+
+
+@kernel
+def length(raw: Float64, z: Float64, spare: Float64) -> float:
+    """The Euclidean norm of what is there, summed as ``numpy.linalg.norm`` does it, which is by BLAS; ``spare``
+    float64[f] is written."""
+    n = 0
+    for i in range(len(z)):
+        if raw[i] == raw[i]:
+            spare[n] = z[i]
+            n += 1
+    return math.sqrt(np.dot(spare[:n], spare[:n]))
 
 
 @kernel

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import kernel
 from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, prepare
 
@@ -31,17 +30,28 @@ _ROOT_OF_TAU = math.sqrt(2.0 * math.pi)
 
 
 @kernel
-def run_bayes(steps: Steps, model: Model, state: State, out: Float64) -> None:
-    """Carries out the steps in order; ``out`` float64[k] is written: P(True), NaN before anything is learned and
+def run_bayes(steps: Steps, model: Model, state: State, work: Float64, out: Float64) -> None:
+    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is
+    written: P(True), NaN before anything is learned and
     infinity where River raises or has no number; or 0 where the row was learned, NaN where River raises.
     """
-    kinds, rows, x, y = steps.kinds, steps.rows, steps.x, steps.y
-    columns, strict, scalers, codes = model.columns, model.strict, model.scalers, model.codes
-    scales, head, counts = state.scales, state.head, state.scalars
-    raw, z = np.empty(len(columns)), np.empty(len(columns))
+    kinds, rows, x, y = steps.kinds, steps.rows, borrowed(steps.x), steps.y
+    columns, strict, scalers, codes = (
+        borrowed(model.columns),
+        model.strict,
+        borrowed(model.scalers),
+        borrowed(model.codes),
+    )
+    powers, scales, head, counts = (
+        borrowed(model.powers),
+        borrowed(state.scales),
+        borrowed(state.head),
+        borrowed(state.scalars),
+    )
+    raw, z, spare = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
     for k in range(len(kinds)):
         learn = kinds[k] == LEARN
-        defined = prepare(learn, x, rows[k], columns, strict, scalers, scales, raw, z)
+        defined = prepare(learn, x, rows[k], columns, strict, scalers, scales, powers, raw, z, spare)
         if learn:
             out[k] = math.nan
             if defined:

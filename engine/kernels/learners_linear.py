@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import kernel
 from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, meet, prepare, sigmoid
-from thalweg.engine.kernels.learners_optimizers import BETA_1, NESTEROV, WEIGHT, A, rate_at, step
+from thalweg.engine.kernels.learners_optimizers import BETA_1, NESTEROV, SGD, WEIGHT, A, rate_at, step
 from thalweg.engine.kernels.learners_optimizers import NUMBERS as _OWN
 from thalweg.engine.kernels.learners_optimizers import ROWS as ROWS_OF_OPTIMIZER
+from thalweg.engine.kernels.learners_powers import square
 
 # Model.codes
 LOSS, OPTIMIZER, RATE, INTERCEPT_RATE, SKIPS_UNKNOWN, TAKES_WEIGHT, CORRECTS_BIAS = range(7)
@@ -38,22 +38,35 @@ ROWS = ROWS_OF_OPTIMIZER + 1
 
 
 @kernel
-def run_linear(steps: Steps, model: Model, state: State, out: Float64) -> None:
-    """Carries out the steps in order; ``out`` float64[k] is written: the score, or 0 where the row was learned; NaN
+def run_linear(steps: Steps, model: Model, state: State, work: Float64, out: Float64) -> None:
+    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is
+    written: the score, or 0 where the row was learned; NaN
     where River raises.
     """
-    kinds, rows, x, y, weights = steps.kinds, steps.rows, steps.x, steps.y, steps.weights
-    columns, strict, scalers, codes, numbers = model.columns, model.strict, model.scalers, model.codes, model.numbers
-    scales, head, scalars, order = state.scales, state.head, state.scalars, state.order
-    raw, z, g = np.empty(len(columns)), np.empty(len(columns)), np.empty(len(columns))
+    kinds, rows, x, y, weights = steps.kinds, steps.rows, borrowed(steps.x), steps.y, steps.weights
+    columns, strict, scalers, codes, numbers = (
+        borrowed(model.columns),
+        model.strict,
+        borrowed(model.scalers),
+        borrowed(model.codes),
+        borrowed(model.numbers),
+    )
+    powers, scales, head, scalars, order = (
+        borrowed(model.powers),
+        borrowed(state.scales),
+        borrowed(state.head),
+        borrowed(state.scalars),
+        borrowed(state.order),
+    )
+    raw, z, g = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
     for k in range(len(kinds)):
         learn = kinds[k] == LEARN
         out[k] = math.nan
-        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, raw, z):
+        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, powers, raw, z, g):
             continue
         if not learn:
             out[k] = _mean(codes, _predict(codes, head, scalars, order, raw, z))
-        elif _learn(y[k], weights[k], codes, numbers, head, scalars, order, raw, z, g):
+        elif _learn(y[k], weights[k], codes, numbers, powers, head, scalars, order, raw, z, g):
             out[k] = 0.0
 
 
@@ -85,6 +98,7 @@ def _learn(
     weight: float,
     codes: Int64,
     numbers: Float64,
+    powers: Float64,
     head: Float64,
     scalars: Float64,
     order: Int64,
@@ -103,7 +117,7 @@ def _learn(
                 meet(i, order)
                 head[WEIGHT, i] = numbers[INITIAL]
             total += head[WEIGHT, i] * z[i]
-    slope, defined = _slope(codes, numbers, y, total + scalars[INTERCEPT])
+    slope, defined = _slope(codes[LOSS], numbers[LOSS_A], numbers[LOSS_B], powers, y, total + scalars[INTERCEPT])
     if not defined:
         return False
     if codes[TAKES_WEIGHT] == 1:
@@ -120,7 +134,11 @@ def _learn(
     scalars[INTERCEPT] -= rate_at(codes[INTERCEPT_RATE], numbers[INTERCEPT_A], numbers[INTERCEPT_B], t) * slope
     rate = rate_at(codes[RATE], numbers[RATE_A], numbers[RATE_B], t)
     corrects_bias = codes[CORRECTS_BIAS] == 1
-    if not step(codes[OPTIMIZER], rate, t, corrects_bias, numbers, scalars, head, order, raw, g):
+    if codes[OPTIMIZER] == SGD:  # here, since a call with ten arrays takes as long
+        for i in range(len(g)):
+            moved = head[WEIGHT, i] - rate * g[i]
+            head[WEIGHT, i] = moved if raw[i] == raw[i] else head[WEIGHT, i]
+    elif not step(codes[OPTIMIZER], rate, t, corrects_bias, numbers, powers, scalars, head, order, raw, g):
         return False
     scalars[ITERATIONS] = t + 1.0
     if numbers[L1] != 0.0:
@@ -129,9 +147,8 @@ def _learn(
 
 
 @kernel
-def _slope(codes: Int64, numbers: Float64, y: float, value: float) -> tuple[float, bool]:
+def _slope(loss: int, a: float, b: float, powers: Float64, y: float, value: float) -> tuple[float, bool]:
     """The gradient of the loss by the raw output, and whether River gets that far: ``river/optim/losses.py``."""
-    loss, a, b = codes[LOSS], numbers[LOSS_A], numbers[LOSS_B]
     if loss == SQUARED:
         return 2.0 * (value - y), True
     if loss == LOG:
@@ -148,8 +165,8 @@ def _slope(codes: Int64, numbers: Float64, y: float, value: float) -> tuple[floa
     if loss == CAUCHY:
         miss = value - y
         part = miss / a
-        square = part * part
-        return miss / (square + 1.0), math.isinf(part) or not math.isinf(square)
+        squared = square(part, powers)
+        return miss / (squared + 1.0), math.isinf(part) or not math.isinf(squared)
     if loss == EPSILON_HINGE:
         y = y * 2.0 - 1.0  # as River has it, for numbers too
         return (1.0 if value > y + a else (-1.0 if value + a < y else 0.0)), True

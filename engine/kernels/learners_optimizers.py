@@ -1,5 +1,7 @@
 """One step of an optimizer, as ``river/optim`` takes it: feature by feature, in River's order of operations.
 
+SGD itself stands in ``learners_linear.py``.
+
 Sources: Duchi, Hazan and Singer, JMLR 12 (2011) (AdaGrad); Zeiler, arXiv 1212.5701 (AdaDelta); Kingma and Ba, ICLR 2015
 (Adam, AdaMax); Reddi, Kale and Kumar, ICLR 2018 (AMSGrad); Dozat, ICLR 2016 workshop (Nadam); Luo et al., ICLR 2019
 (AdaBound); McMahan et al., KDD 2013 (FTRL-Proximal). Cost: one pass over the features. Twin: River.
@@ -11,6 +13,7 @@ import math
 
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.learners_powers import inverse, root, square
 
 # Optimizers, in the alphabet's order.
 (ADA_BOUND, ADA_DELTA, ADA_GRAD, ADA_MAX, ADAM, AMS_GRAD, FTRL, MOMENTUM, NADAM, NESTEROV, RMS_PROP, SGD) = range(12)
@@ -45,6 +48,7 @@ def step(
     t: float,
     corrects_bias: bool,
     numbers: Float64,
+    powers: Float64,
     final_rate: Float64,
     head: Float64,
     order: Int64,
@@ -55,15 +59,10 @@ def step(
     float64[f], at iteration ``t`` with that learning ``rate``. Written: ``head`` float64[ROWS or more, f] and, by
     AdaBound, ``final_rate`` float64[1]. False where River divides by zero or overflows; what comes before is written.
     """
-    if optimizer == SGD:  # without branches: LLVM makes vectors of it
-        for i in range(len(g)):
-            moved = head[WEIGHT, i] - rate * g[i]
-            head[WEIGHT, i] = moved if raw[i] == raw[i] else head[WEIGHT, i]
-        return True
     if optimizer == FTRL:
-        return _follow_the_leader(numbers, head, raw, g)
+        return _follow_the_leader(numbers, powers, head, raw, g)
     if optimizer in (ADAM, RMS_PROP):
-        return _whole_vector(optimizer, rate, t, numbers, head, order, raw, g)
+        return _whole_vector(optimizer, rate, t, numbers, powers, head, order, raw, g)
     bias_1, bias_2, lower, upper = 1.0, 1.0, 0.0, 0.0
     if optimizer in (ADA_BOUND, ADA_MAX, NADAM) or corrects_bias:
         bias_1 = 1.0 - math.pow(numbers[BETA_1], t + 1.0)
@@ -71,7 +70,7 @@ def step(
     if optimizer == ADA_MAX:
         rate /= bias_1
     elif optimizer == AMS_GRAD and corrects_bias:
-        rate = rate * math.sqrt(bias_2) / bias_1
+        rate = rate * root(bias_2, powers) / bias_1
     elif optimizer == ADA_BOUND:
         final_rate[0] *= rate / numbers[BASE_RATE]
         rate = rate * math.sqrt(bias_2) / bias_1
@@ -83,7 +82,7 @@ def step(
                 head[WEIGHT, i] += numbers[BETA_1] * head[A, i]
     for i in range(len(g)):
         if raw[i] == raw[i]:
-            change, defined = _change(optimizer, i, rate, bias_1, bias_2, lower, upper, numbers, head, g[i])
+            change, defined = _change(optimizer, i, rate, bias_1, bias_2, lower, upper, numbers, powers, head, g[i])
             if not defined:
                 return False
             head[WEIGHT, i] -= change
@@ -100,6 +99,7 @@ def _change(
     lower: float,
     upper: float,
     numbers: Float64,
+    powers: Float64,
     head: Float64,
     g: float,
 ) -> tuple[float, bool]:
@@ -114,35 +114,35 @@ def _change(
         head[B, i] = abs(g) if abs(g) > faded else faded
         below = head[B, i] + eps
         return rate * head[A, i] / below, below != 0.0
-    square = g * g
-    overflows = math.isinf(square) and not math.isinf(g)
+    squared = square(g, powers)
+    overflows = math.isinf(squared) and not math.isinf(g)
     if optimizer == ADA_GRAD:
         if overflows:
             return 0.0, False
-        head[A, i] += square
-        below = math.sqrt(head[A, i] + eps)
+        head[A, i] += squared
+        below = root(head[A, i] + eps, powers)
         return rate / below * g, below != 0.0
     if optimizer == ADA_DELTA:
         if overflows:
             return 0.0, False
-        head[A, i] = rho * head[A, i] + (1.0 - rho) * square
-        below = math.sqrt(head[A, i] + eps)
-        change = math.sqrt(head[B, i] + eps) / below * g
-        square = change * change
-        if below == 0.0 or (math.isinf(square) and not math.isinf(change)):
+        head[A, i] = rho * head[A, i] + (1.0 - rho) * squared
+        below = root(head[A, i] + eps, powers)
+        change = root(head[B, i] + eps, powers) / below * g
+        squared = square(change, powers)
+        if below == 0.0 or (math.isinf(squared) and not math.isinf(change)):
             return 0.0, False
-        head[B, i] = rho * head[B, i] + (1.0 - rho) * square
+        head[B, i] = rho * head[B, i] + (1.0 - rho) * squared
         return change, True
     head[A, i] = rho * head[A, i] + (1.0 - rho) * g
     if overflows:
         return 0.0, False
-    head[B, i] = numbers[BETA_2] * head[B, i] + (1.0 - numbers[BETA_2]) * square
+    head[B, i] = numbers[BETA_2] * head[B, i] + (1.0 - numbers[BETA_2]) * squared
     if optimizer == AMS_GRAD:
         head[C, i] = head[B, i] if head[B, i] > head[C, i] else head[C, i]
-        below = math.sqrt(head[C, i]) + eps
+        below = root(head[C, i], powers) + eps
         return rate * head[A, i] / below, below != 0.0
     if optimizer == NADAM:
-        below = math.sqrt(head[B, i] / bias_2) + eps
+        below = root(head[B, i] / bias_2, powers) + eps
         return rate * (rho * (head[A, i] / bias_1) + (1.0 - rho) * g / bias_1) / below, below != 0.0
     below = math.sqrt(head[B, i]) + eps  # AdaBound
     bound = rate / below
@@ -157,6 +157,7 @@ def _whole_vector(
     rate: float,
     t: float,
     numbers: Float64,
+    powers: Float64,
     head: Float64,
     order: Int64,
     raw: Float64,
@@ -166,7 +167,7 @@ def _whole_vector(
     beta_1, beta_2, eps = numbers[BETA_1], numbers[BETA_2], numbers[EPS]
     spread = B if optimizer == ADAM else A
     if optimizer == ADAM:
-        rate = rate * math.sqrt(1.0 - math.pow(beta_2, t + 1.0)) / (1.0 - math.pow(beta_1, t + 1.0))
+        rate = rate * root(1.0 - math.pow(beta_2, t + 1.0), powers) / (1.0 - math.pow(beta_1, t + 1.0))
     else:
         beta_2 = beta_1
     for i in range(len(g)):
@@ -181,28 +182,28 @@ def _whole_vector(
     for i in range(len(g)):
         if raw[i] == raw[i]:
             if optimizer == ADAM:
-                head[WEIGHT, i] -= rate * head[A, i] / (math.sqrt(head[B, i]) + eps)
+                head[WEIGHT, i] -= rate * head[A, i] / (root(head[B, i], powers) + eps)
             else:
-                head[WEIGHT, i] -= rate / math.sqrt(head[A, i] + eps) * g[i]
+                head[WEIGHT, i] -= rate / root(head[A, i] + eps, powers) * g[i]
     return True
 
 
 @kernel
-def _follow_the_leader(numbers: Float64, head: Float64, raw: Float64, g: Float64) -> bool:
+def _follow_the_leader(numbers: Float64, powers: Float64, head: Float64, raw: Float64, g: Float64) -> bool:
     """FTRL-Proximal: z in row A, n in row B."""
     for i in range(len(g)):
         if raw[i] == raw[i] and abs(head[A, i]) > numbers[L1]:
-            below = (numbers[BETA] + math.sqrt(head[B, i])) / numbers[ALPHA] + numbers[L2]
+            below = (numbers[BETA] + root(head[B, i], powers)) / numbers[ALPHA] + numbers[L2]
             if below == 0.0:
                 return False
             pull = numbers[L1] if head[A, i] > 0.0 else -numbers[L1]
-            head[WEIGHT, i] = -(1.0 / below) * (head[A, i] - pull)
+            head[WEIGHT, i] = -inverse(below, powers) * (head[A, i] - pull)
     for i in range(len(g)):
         if raw[i] == raw[i]:
-            square = g[i] * g[i]
-            if math.isinf(square) and not math.isinf(g[i]):
+            squared = square(g[i], powers)
+            if math.isinf(squared) and not math.isinf(g[i]):
                 return False
-            slower = (math.sqrt(head[B, i] + square) - math.sqrt(head[B, i])) / numbers[ALPHA]
+            slower = (root(head[B, i] + squared, powers) - root(head[B, i], powers)) / numbers[ALPHA]
             head[A, i] += g[i] - slower * head[WEIGHT, i]
-            head[B, i] += square
+            head[B, i] += squared
     return True

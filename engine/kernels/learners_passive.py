@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, meet, prepare, sigmoid
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, length, meet, prepare, sigmoid
+from thalweg.engine.kernels.learners_powers import square
 
 # Model.codes: a classifier (1) or a regressor (0); River's mode; whether sums are compensated
 CLASSIFIES, MODE, HAS_INTERCEPT, COMPENSATED = range(4)
@@ -27,23 +27,36 @@ SCALARS = 1
 
 
 @kernel
-def run_passive(steps: Steps, model: Model, state: State, out: Float64) -> None:
-    """Carries out the steps in order; ``out`` float64[k] is written: the score, or 0 where the row was learned; NaN
+def run_passive(steps: Steps, model: Model, state: State, work: Float64, out: Float64) -> None:
+    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is
+    written: the score, or 0 where the row was learned; NaN
     where River raises.
     """
-    kinds, rows, x, y = steps.kinds, steps.rows, steps.x, steps.y
-    columns, strict, scalers, codes, numbers = model.columns, model.strict, model.scalers, model.codes, model.numbers
-    scales, head, scalars, order = state.scales, state.head, state.scalars, state.order
-    raw, z = np.empty(len(columns)), np.empty(len(columns))
+    kinds, rows, x, y = steps.kinds, steps.rows, borrowed(steps.x), steps.y
+    columns, strict, scalers, codes, numbers = (
+        borrowed(model.columns),
+        model.strict,
+        borrowed(model.scalers),
+        borrowed(model.codes),
+        borrowed(model.numbers),
+    )
+    powers, scales, head, scalars, order = (
+        borrowed(model.powers),
+        borrowed(state.scales),
+        borrowed(state.head),
+        borrowed(state.scalars),
+        borrowed(state.order),
+    )
+    raw, z, spare = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
     for k in range(len(kinds)):
         learn = kinds[k] == LEARN
         out[k] = math.nan
-        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, raw, z):
+        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, powers, raw, z, spare):
             continue
         value = _dot(head, order, raw, z, codes[COMPENSATED] == 1) + scalars[INTERCEPT]
         if not learn:
             out[k] = sigmoid(value) if codes[CLASSIFIES] == 1 else value
-        elif _learn(y[k], value, codes, numbers, head, scalars, order, raw, z):
+        elif _learn(y[k], value, codes, numbers, powers, head, scalars, order, raw, z, spare):
             out[k] = 0.0
 
 
@@ -68,11 +81,13 @@ def _learn(
     value: float,
     codes: Int64,
     numbers: Float64,
+    powers: Float64,
     head: Float64,
     scalars: Float64,
     order: Int64,
     raw: Float64,
     z: Float64,
+    spare: Float64,
 ) -> bool:
     if codes[CLASSIFIES] == 1:
         sign = y * 2.0 - 1.0
@@ -82,15 +97,11 @@ def _learn(
         sign = 1.0 if miss > 0.0 else (-1.0 if miss < 0.0 else miss)  # NaN stays NaN
         loss = abs(value - (y * 2.0 - 1.0)) - numbers[EPS]  # as River has it, for numbers too
     loss = 0.0 if loss < 0.0 else loss
-    norm = 0.0
-    for i in range(len(z)):
-        if raw[i] == raw[i]:
-            norm += z[i] * z[i]
-    norm = math.sqrt(norm)
-    square = norm * norm
-    if math.isinf(square) and not math.isinf(norm):
+    norm = length(raw, z, spare)
+    squared = square(norm, powers)
+    if math.isinf(squared) and not math.isinf(norm):
         return False
-    size = _size(codes[MODE], numbers[AGGRESSIVENESS], loss, square) * sign
+    size = _size(codes[MODE], numbers[AGGRESSIVENESS], loss, squared) * sign
     for i in range(len(z)):
         if raw[i] == raw[i]:
             if order[1, i] == 0:
@@ -102,12 +113,12 @@ def _learn(
 
 
 @kernel
-def _size(mode: int, aggressiveness: float, loss: float, square: float) -> float:
+def _size(mode: int, aggressiveness: float, loss: float, squared: float) -> float:
     """How far to go, before the sign: River's tau."""
     if mode == 2:
-        return loss / (square + 0.5 / aggressiveness)
-    if not square > 0.0:
+        return loss / (squared + 0.5 / aggressiveness)
+    if not squared > 0.0:
         return 0.0
     if mode == 0:
-        return loss / square
-    return loss / square if loss / square < aggressiveness else aggressiveness
+        return loss / squared
+    return loss / squared if loss / squared < aggressiveness else aggressiveness

@@ -17,7 +17,7 @@ from thalweg.engine.learning.lowered.checks import refuse_unknown_features
 class Learner:
     """A kernel, its program (codes and numbers) and what has been learned so far: see :mod:`kernels.learners`."""
 
-    kernel: Callable[[Steps, Model, State, Float64], None]
+    kernel: Callable[[Steps, Model, State, Float64, Float64], None]
     codes: Int64
     numbers: Float64
     head: Float64

@@ -15,6 +15,7 @@ from river import base, compose, linear_model, naive_bayes, utils
 from thalweg.engine.errors import SnapshotError
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
 from thalweg.engine.kernels.learners import Model, State, Steps
+from thalweg.engine.kernels.learners_powers import POWERS
 from thalweg.engine.learning.lowered import bayes, linear, passive
 from thalweg.engine.learning.lowered.checks import Refused, refuse_unknown_attributes, refuse_unknown_features
 from thalweg.engine.learning.lowered.learner import Learner
@@ -90,6 +91,7 @@ class Lowered:
         self.names = names
         self.nan_is_none = learner.nan_is_none
         self._river, self._used, self._program, self._kernel = river, used, program, learner.kernel
+        self._work = np.empty((3, len(used)))
         self._state = State(scales, learner.head, learner.scalars, learner.order)
 
     def run(self, kinds: Int8, rows: Int64, x: Float64, y: Float64, w: Float64, out: Float64) -> None:
@@ -103,7 +105,7 @@ class Lowered:
         x is C-contiguous; an array of another type or order costs a copy, or a compilation.
         """
         assert x.shape[1] == len(self.names), f"{len(self.names)} columns expected, got {x.shape[1]}"
-        self._kernel(Steps(kinds, rows, x, y, w), self._program, self._state, out)
+        self._kernel(Steps(kinds, rows, x, y, w), self._program, self._state, self._work, out)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What has been learned, as copies of arrays by name: ``scales``, ``head``, ``scalars``, ``order``."""
@@ -144,10 +146,10 @@ def _lower(model: Any, names: tuple[str, ...]) -> Lowered:
     learner = _LEARNERS[type(last)][0](last, used, takes_weight)
     columns = np.array([names.index(name) for name in used], dtype=np.int64)
     ops = np.array([op for op, _ in lowered], dtype=np.int64)
-    scales = np.zeros((len(lowered), 3, len(used)))
+    scales = np.zeros((len(lowered), 4, len(used)))
     for scale, (_, rows) in zip(scales, lowered, strict=True):
         scale[...] = rows
-    program = Model(columns, int(strict), ops, learner.codes, learner.numbers)
+    program = Model(columns, int(strict), ops, POWERS, learner.codes, learner.numbers)
     return Lowered(copy.deepcopy(model), names, used, program, learner, scales)
 
 

@@ -24,8 +24,9 @@ def _lower_standard(scaler: Any, names: Names) -> tuple[int, Float64]:
     if type(scaler.with_std) is not bool:
         raise Refused(f"StandardScaler.with_std is {scaler.with_std!r}, True or False is expected")
     parts = ("counts", "means", "vars")
-    rows = np.stack([row(getattr(scaler, part), names, f"StandardScaler.{part}") for part in parts])
-    return learners.STANDARD if scaler.with_std else learners.CENTRE, rows
+    rows = [row(getattr(scaler, part), names, f"StandardScaler.{part}") for part in parts]
+    deviations = np.array([float(variance) ** 0.5 for variance in np.maximum(rows[2], 0.0)])
+    return learners.STANDARD if scaler.with_std else learners.CENTRE, np.stack([*rows, deviations])
 
 
 def _raise_standard(scaler: Any, scale: Float64, names: Names) -> None:
@@ -43,7 +44,7 @@ def _lower_min_max(scaler: Any, names: Names) -> tuple[int, Float64]:
     _refuse_window(scaler)
     lows = _extremes(scaler.min, stats.Min, "min", names, math.inf)
     highs = _extremes(scaler.max, stats.Max, "max", names, -math.inf)
-    return learners.MIN_MAX, np.stack([lows, highs, np.zeros(len(names))])
+    return learners.MIN_MAX, _four(lows, highs)
 
 
 def _raise_min_max(scaler: Any, scale: Float64, names: Names) -> None:
@@ -55,7 +56,7 @@ def _lower_max_abs(scaler: Any, names: Names) -> tuple[int, Float64]:
     refuse_unknown_attributes(scaler, "window_size", "abs_max")
     _refuse_window(scaler)
     largest = _extremes(scaler.abs_max, stats.AbsMax, "abs_max", names, 0.0)
-    return learners.MAX_ABS, np.stack([largest, np.zeros(len(names)), np.zeros(len(names))])
+    return learners.MAX_ABS, _four(largest)
 
 
 def _raise_max_abs(scaler: Any, scale: Float64, names: Names) -> None:
@@ -67,11 +68,15 @@ def _lower_normalizer(scaler: Any, names: Names) -> tuple[int, Float64]:
     refuse_unknown_attributes(scaler, "order")
     if type(scaler.order) is not int or scaler.order not in (1, 2):
         raise Refused(f"Normalizer.order is {scaler.order!r}, 1 and 2 are lowered")
-    return learners.NORM_1 if scaler.order == 1 else learners.NORM_2, np.zeros((3, len(names)))
+    return learners.NORM_1 if scaler.order == 1 else learners.NORM_2, np.zeros((4, len(names)))
 
 
 def _raise_normalizer(scaler: Any, scale: Float64, names: Names) -> None:
     pass
+
+
+def _four(*rows: Float64) -> Float64:
+    return np.stack([*rows, *(np.zeros(len(rows[0])) for _ in range(4 - len(rows)))])
 
 
 def _extremes(found: Any, kind: type, attribute: str, names: Names, default: float) -> Float64:
@@ -95,4 +100,4 @@ SCALERS: dict[type, tuple[Lower, Raise]] = {
     preprocessing.MaxAbsScaler: (_lower_max_abs, _raise_max_abs),
     preprocessing.Normalizer: (_lower_normalizer, _raise_normalizer),
 }
-"""By exact class: (scaler, names) -> op code and float64[3, f]; and the way back, into a copy of the scaler."""
+"""By exact class: (scaler, names) -> op code and float64[4, f]; and the way back, into a copy of the scaler."""
