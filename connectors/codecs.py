@@ -6,7 +6,7 @@ message that does not parse or fit becomes a :class:`Reject`, never an exception
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from thalweg.connectors.arrow import columns_of
 from thalweg.connectors.json_codec import decode_json, joined, unreadable
-from thalweg.engine.batch import Batch, Column, Log, Raw, Reject
+from thalweg.connectors.merged import Merged
+from thalweg.engine.batch import Batch, Column, Raw, Reject
 from thalweg.engine.definition import Definition
 from thalweg.engine.kernels.arrays import Int64
-from thalweg.engine.reading import Reading
+from thalweg.engine.reading import Reading, in_offset_order, offsets_of
 from thalweg.engine.schema import Schema, column_of
 
 Refused = tuple[int, str, str, int | None]  # message, reason, detail, row within the message
@@ -53,14 +54,22 @@ def decode(raw: Raw, form: Form) -> Batch:
     return batch if form.key is None else _check_keys(batch, form.key)
 
 
-def reading_of(raws: Sequence[Raw], forms: Mapping[str, Form]) -> Reading:
+def reading_of(raws: Iterable[Raw], forms: Mapping[str, Form]) -> Reading:
     """Raw messages in reading order as one reading: each log is decoded once, the order is kept."""
-    of_log: dict[Log, list[Raw]] = {}
-    for raw in raws:
-        of_log.setdefault(raw.log, []).append(raw)
-    batches = [decode(Raw.joined(own), forms[log.topic]) for log, own in of_log.items()]
-    which = {log: b for b, log in enumerate(of_log)}
-    return Reading.of_runs(batches, [(which[raw.log], int(raw.offsets[0]), int(raw.offsets[-1])) for raw in raws])
+    merged = Merged.of(raws)
+    batches = [decode(part, forms[part.log.topic]) for part in merged.parts]
+    stops = merged.stops()
+    codes = [in_offset_order(batch) for batch in batches]
+    counts = np.empty(len(stops), dtype=np.int64)
+    for i, (part, batch) in enumerate(zip(merged.parts, batches, strict=True)):
+        own = merged.which == i
+        last = part.offsets[stops[own] - 1]  # a message may have several rows, or none
+        counts[own] = np.diff(np.searchsorted(offsets_of(batch, codes[i]), last, side="right"), prepend=0)
+    which = np.repeat(merged.which, counts)
+    rows = np.empty(len(which), dtype=np.int64)
+    for i, own_codes in enumerate(codes):
+        rows[which == i] = own_codes
+    return Reading(batches, which, rows)
 
 
 def _decode_json(raw: Raw, form: Form) -> Batch:

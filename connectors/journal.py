@@ -6,15 +6,15 @@ freely) or :meth:`Hands.follow` (exactly as a record says).
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from thalweg.connectors.merged import Merged, cut
 from thalweg.engine.batch import NO_TIME, Log, Raw
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.arrays import Int64
@@ -119,14 +119,16 @@ def ordered(records: Iterable[Record]) -> list[Record]:
 
 def extents(raws: Iterable[Raw]) -> tuple[Extent, ...]:
     """What was read, compact: neighbours of one log are one entry."""
-    runs: list[Extent] = []
-    for raw in raws:
-        first, last = int(raw.offsets[0]), int(raw.offsets[-1])
-        if runs and runs[-1].log == raw.log:
-            runs[-1] = runs[-1]._replace(last=last)
-        else:
-            runs.append(Extent(raw.log, first, last))
-    return tuple(runs)
+    merged = Merged.of(raws)
+    last_of_run = np.flatnonzero(np.diff(merged.which, append=-1))
+    first_of_run = np.concatenate([[0], last_of_run[:-1] + 1]) if len(last_of_run) else last_of_run
+    stops = merged.stops()
+    firsts, lasts = np.empty(len(stops), dtype=np.int64), np.empty(len(stops), dtype=np.int64)
+    for i, part in enumerate(merged.parts):
+        own = merged.which == i
+        firsts[own], lasts[own] = part.offsets[(stops - merged.counts)[own]], part.offsets[stops[own] - 1]
+    logs = [merged.parts[i].log for i in merged.which[first_of_run].tolist()]
+    return tuple(map(Extent, logs, firsts[first_of_run].tolist(), lasts[last_of_run].tolist()))
 
 
 def stamped(raw: Raw, read_at: int) -> Raw:
@@ -216,26 +218,24 @@ class Hands:
         """Tells whether the log is known to hold nothing beyond what was added."""
         self._hands[log].at_end = at_end
 
-    def take(self, limit: int, now: int) -> list[Raw]:
+    def take(self, limit: int, now: int) -> Merged:
         """The next rows, at most ``limit``, read at ``now``; nothing while it waits for a log.
 
-        Neighbours differ in their log.
+        Neighbouring runs differ in their log.
         """
         hands = list(self._hands.values())
         bound = min((b for b in (self._bound(rank, hand, now) for rank, hand in enumerate(hands)) if b), default=None)
         counts = [_count(hand, rank, bound, limit) for rank, hand in enumerate(hands)]
         ready = [rank for rank, count in enumerate(counts) if count]
-        if len(ready) < 2:
-            return [hands[rank].pop(counts[rank], now) for rank in ready]
-        which = np.repeat(ready, [counts[rank] for rank in ready])
-        times = np.concatenate([hands[rank].order[: counts[rank]] for rank in ready])
-        sequence = which[np.argsort(times, kind="stable")][:limit]  # stable: by log, then offset, where times tie
-        edges = [0, *(np.flatnonzero(np.diff(sequence)) + 1).tolist(), len(sequence)]
-        runs = [(hands[sequence[start]].log, stop - start) for start, stop in pairwise(edges)]
-        return self._dealt(runs, now)
+        which = np.repeat(np.array(ready, dtype=np.int64), [counts[rank] for rank in ready])
+        if len(ready) > 1:
+            times = np.concatenate([hands[rank].order[: counts[rank]] for rank in ready])
+            which = which[np.argsort(times, kind="stable")][:limit]  # stable: by log, then offset, where times tie
+        edges = np.flatnonzero(np.diff(which, prepend=-1))
+        return self._dealt([hand.log for hand in hands], which[edges], np.diff(edges, append=len(which)), now)
 
-    def follow(self, record: Record) -> list[Raw] | None:
-        """Exactly the rows of ``record``, one raw per extent; None while some of them are not in hand yet.
+    def follow(self, record: Record) -> Merged | None:
+        """Exactly the rows of ``record``, one run per extent; None while some of them are not in hand yet.
 
         Raises:
             JournalError: a log does not hold a row that the record names.
@@ -249,33 +249,35 @@ class Hands:
                 if hand.at_end:
                     raise _lost(record, log, offset)
                 return None
-        counts = {log: iter(self._counts(record, log)) for log in last}
-        return self._dealt([(extent.log, next(counts[extent.log])) for extent in record.reads], record.read_at)
+        logs = list(last)
+        number = {log: i for i, log in enumerate(logs)}
+        which = np.array([number[extent.log] for extent in record.reads], dtype=np.int64)
+        ends = np.array([extent[1:] for extent in record.reads], dtype=np.int64).reshape(-1, 2)
+        counts = np.empty(len(which), dtype=np.int64)
+        for i, log in enumerate(logs):
+            counts[which == i] = self._counts(record, log, ends[which == i])
+        return self._dealt(logs, which, counts, record.read_at)
 
-    def _counts(self, record: Record, log: Log) -> list[int]:
-        """How many rows in hand each extent of this log has; all are in hand up to the last offset."""
+    def _counts(self, record: Record, log: Log, ends: Int64) -> Int64:
+        """How many rows in hand each extent of this log has; all are in hand up to the last offset.
+
+        ``ends`` int64[extents, 2]: the first and the last offset of each.
+        """
         offsets = self._hands[log].offsets()
-        ends = np.array([[extent.first, extent.last] for extent in record.reads if extent.log == log], dtype=np.int64)
         stops = np.searchsorted(offsets, ends[:, 1], side="right")
         starts = np.concatenate([[0], stops[:-1]])
         here = np.column_stack([offsets[starts], offsets[stops - 1]])
         if (lost := ends[here != ends]).size:
             raise _lost(record, log, int(lost[0]))
-        counts: list[int] = (stops - starts).tolist()
-        return counts
+        return stops - starts
 
-    def _dealt(self, runs: list[tuple[Log, int]], read_at: int) -> list[Raw]:
-        """One raw per run; each log is popped once and then sliced."""
-        total: Counter[Log] = Counter()
-        for log, count in runs:
-            total[log] += count
-        popped = {log: self._hands[log].pop(count, read_at) for log, count in total.items()}
-        at = dict.fromkeys(popped, 0)
-        raws = []
-        for log, count in runs:
-            raws.append(cut(popped[log], at[log], at[log] + count))
-            at[log] += count
-        return raws
+    def _dealt(self, logs: Sequence[Log], which: Int64, counts: Int64, read_at: int) -> Merged:
+        """Runs of the next rows of these logs; each log is popped once."""
+        totals = np.zeros(len(logs), dtype=np.int64)
+        np.add.at(totals, which, counts)
+        present = np.flatnonzero(totals)
+        parts = [self._hands[logs[i]].pop(int(totals[i]), read_at) for i in present.tolist()]
+        return Merged(parts, np.searchsorted(present, which), counts)
 
     def _bound(self, rank: int, hand: Hand, now: int) -> tuple[int, int] | None:
         """Up to which (order time, rank) the shard may take rows, as far as this log is concerned."""
@@ -286,15 +288,6 @@ class Hands:
         if hand.empty_since is None:
             hand.empty_since = now
         return (hand.floor, rank) if now - hand.empty_since < self._patience_us else None
-
-
-def cut(raw: Raw, start: int, stop: int) -> Raw:
-    """Rows ``start`` to ``stop``."""
-    if start == 0 and stop == len(raw):
-        return raw
-    part = slice(start, stop)
-    headers = None if raw.headers is None else raw.headers[part]
-    return Raw(raw.log, raw.offsets[part], raw.times[part], raw.append[part], raw.keys[part], raw.values[part], headers)
 
 
 def _count(hand: Hand, rank: int, bound: tuple[int, int] | None, limit: int) -> int:

@@ -17,7 +17,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from thalweg.connectors.journal import Hands, JournalError, Record, decode, extents, in_order
 from thalweg.connectors.kafka_read import Reader, Start, read_topic
-from thalweg.engine.batch import Log, Raw
+from thalweg.connectors.merged import Merged
+from thalweg.engine.batch import Log
 
 BATCH_ROWS = 4096
 COMMIT_S = 1.0
@@ -42,7 +43,7 @@ class Item:
 
     shard: int
     record: Record
-    raws: list[Raw]
+    raws: Merged
     followed: bool
 
 
@@ -220,7 +221,7 @@ class ShardPart(StatefulSourcePartition[Item, State]):
 
     def _start(self) -> Item:
         record = Record(self._source.journal, self._shard.number, 0, _now(), start=self._handed_on())
-        return self._item(record, [], followed=False)
+        return self._item(record, Merged.of([]), followed=False)
 
     def _read(self) -> Item | None:
         now = _now()
@@ -230,7 +231,7 @@ class ShardPart(StatefulSourcePartition[Item, State]):
         record = Record(self._source.journal, self._shard.number, self._number, now, extents(raws))
         return self._item(record, raws, followed=False)
 
-    def _item(self, record: Record, raws: list[Raw], *, followed: bool) -> Item:
+    def _item(self, record: Record, raws: Merged, *, followed: bool) -> Item:
         self._number, self._read_at = record.number + 1, record.read_at
         return Item(self._shard.number, record, raws, followed)
 

@@ -16,11 +16,12 @@ import numpy as np
 from thalweg.connectors.broker import EmbeddedBroker
 from thalweg.connectors.kafka_config import Cluster
 from thalweg.connectors.kafka_sink import Writer
+from thalweg.connectors.merged import Merged
 from thalweg.dataflows.flights import flow, producer
 from thalweg.dataflows.live import run_live
 from thalweg.dataflows.serve import LiveChain, job_of
 from thalweg.dataflows.verify import archive_topics, served, verify_archive
-from thalweg.engine.batch import Raw, Row
+from thalweg.engine.batch import Row
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.warm import warm
 from thalweg.engine.learning.columns import metrics_of
@@ -104,8 +105,8 @@ class _Paced(LiveChain):
         super().__init__(flow)
         self._seconds_per_message = seconds / messages
 
-    def push(self, raws: list[Raw]) -> list[Row]:
-        until = time.monotonic() + self._seconds_per_message * sum(map(len, raws))
+    def push(self, raws: Merged) -> list[Row]:
+        until = time.monotonic() + self._seconds_per_message * len(raws)
         rows = super().push(raws)
         time.sleep(max(0.0, until - time.monotonic()))
         return rows

@@ -29,7 +29,8 @@ from thalweg.connectors.kafka_config import Cluster, TopicError
 from thalweg.connectors.kafka_read import Start
 from thalweg.connectors.kafka_sink import KINDS, KafkaSink, Output
 from thalweg.connectors.kafka_source import BATCH_ROWS, Item, KafkaSource, ShardLogs, shard_key
-from thalweg.engine.batch import Log, Raw, Row
+from thalweg.connectors.merged import Merged
+from thalweg.engine.batch import Log, Row
 from thalweg.engine.errors import ThalwegError
 
 PROGRESS_S = 0.2
@@ -44,7 +45,7 @@ class Chain(Protocol):
     A chain may also have ``counters() -> Mapping[str, int]``, which is journaled with each step.
     """
 
-    def push(self, raws: list[Raw]) -> list[Row]: ...
+    def push(self, raws: Merged) -> list[Row]: ...
 
     def snapshot(self) -> bytes: ...
 
@@ -199,7 +200,7 @@ class _Tally:
         self._told = time.monotonic()
 
     def add(self, item: Item, rows: Sequence[Row]) -> None:
-        for raw in item.raws:
+        for raw in item.raws.parts:
             self._counts.read[raw.log.topic] += len(raw)
             self._counts.followed += len(raw) if item.followed else 0
         self._counts.written.update(row.kind for row in rows)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.connectors.kafka_read import Start
+from thalweg.connectors.merged import Merged
 from thalweg.dataflows.console import Progress
 from thalweg.dataflows.live import Counts, run_live
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.runs import Seen, recording
 from thalweg.dataflows.serve import LiveChain, job_of
 from thalweg.dataflows.settings import Settings
-from thalweg.engine.batch import Raw, Row
+from thalweg.engine.batch import Row
 
 
 class _RecordedChain(LiveChain):
@@ -23,8 +24,8 @@ class _RecordedChain(LiveChain):
         super().__init__(pipeline)
         self._seen = seen
 
-    def push(self, raws: list[Raw]) -> list[Row]:
-        self._seen.add(raws)
+    def push(self, raws: Merged) -> list[Row]:
+        self._seen.add(raws.parts)
         return super().push(raws)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from bytewax.dataflow import Dataflow
 
 from thalweg.connectors.codecs import Form, reading_of
+from thalweg.connectors.merged import Merged
 from thalweg.dataflows.live import Job
 from thalweg.dataflows.live import dataflow as wired
 from thalweg.dataflows.load import load
 from thalweg.dataflows.pipeline import Pipeline
-from thalweg.engine.batch import Raw, Row
+from thalweg.engine.batch import Row
 
 
 class LiveChain:
@@ -22,7 +23,7 @@ class LiveChain:
         self.shard = pipeline.open()
         self._forms = {topic: Form.of(pipeline.definition, topic) for topic in pipeline.definition.topics}
 
-    def push(self, raws: list[Raw]) -> list[Row]:
+    def push(self, raws: Merged) -> list[Row]:
         """What these messages, in this order, make leave."""
         return self.shard.push(reading_of(raws, self._forms))
 

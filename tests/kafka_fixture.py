@@ -30,7 +30,7 @@ class CountingChain:
         self.rows = 0
         self.hash = 0
 
-    def push(self, raws: list[Raw]) -> list[Row]:
+    def push(self, raws: Iterable[Raw]) -> list[Row]:
         return [self._row(raw, i) for raw in raws for i in range(len(raw))]
 
     def counters(self) -> dict[str, int]:

@@ -20,6 +20,7 @@ from tests.strategies import Case, Message, cases
 from thalweg.connectors.journal import Record, extents
 from thalweg.connectors.kafka_sink import Output
 from thalweg.connectors.kafka_source import Item, shard_key
+from thalweg.connectors.merged import Merged
 from thalweg.dataflows.live import Counts, _ShardLogic, _Tally
 from thalweg.dataflows.pipeline import KINDS, Pipeline
 from thalweg.dataflows.serve import LiveChain
@@ -35,7 +36,7 @@ def items_of(shard: int, messages: Sequence[Message], cuts: Iterable[int]) -> li
     items = []
     for number, (low, high) in enumerate(pairwise(bounds)):
         runs = groupby(messages[low:high], key=lambda message: message.log)
-        raws = [raw(log, list(run_)) for log, run_ in runs]
+        raws = Merged.of(raw(log, list(run_)) for log, run_ in runs)
         items.append(Item(shard, Record("j", shard, number, 0, extents(raws)), raws, False))
     return items
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thalweg.connectors import json_codec
-from thalweg.connectors.codecs import Form, decode
+from thalweg.connectors.codecs import Form, decode, reading_of
 from thalweg.connectors.json_codec import decode_json, decode_slowly
 from thalweg.engine.batch import Log, Raw
+from thalweg.engine.reading import Reading
 from thalweg.engine.schema import Schema
 
 # fmt: off
@@ -184,6 +186,43 @@ def test_usual_messages_take_the_first_lane(monkeypatch: pytest.MonkeyPatch) -> 
 def test_names_that_need_an_escape_are_read() -> None:
     schema = Schema.parse({'a"b': "f64", "c\\d": "i64?"})
     same([orjson.dumps({'a"b': 1.5, "c\\d": 7}), orjson.dumps({'a"b': None})], schema)
+
+
+def table(rows: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    data = pa.table({"k": pa.array(["a", None, "b"][:rows], pa.string())})
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write_table(data)
+    return bytes(sink.getvalue())
+
+
+MESSAGES: dict[str, list[bytes | None]] = {
+    "json": [b'{"k": "a"}', b"", None],
+    "arrow": [table(1), table(3), table(0), b"no"],
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["json", "arrow"]), st.integers(0, 1), st.integers(0, 3)), max_size=12))
+def test_a_reading_keeps_the_order_of_its_messages(drawn: list[tuple[str, int, int]]) -> None:
+    """Of rows and rejects, one by one, whether a message has one row, several or none."""
+    forms = {codec: Form(Schema.parse({"k": "str"}), codec) for codec in MESSAGES}
+    raws, wanted = [], []
+    for offset, (codec, partition, kind) in enumerate(drawn):
+        at = np.array([offset])
+        raw = Raw(Log(codec, partition), at, at, at, [None], [MESSAGES[codec][kind % len(MESSAGES[codec])]])
+        raws.append(raw)
+        wanted += said(Reading.of(decode(raw, forms[codec])))
+    assert said(reading_of(raws, forms)) == wanted
+
+
+def said(reading: Reading) -> list[tuple[Log, int, str]]:
+    found = []
+    for b, row in zip(reading.which.tolist(), reading.rows.tolist(), strict=True):
+        batch = reading.batches[b]
+        reject = batch.rejects[-1 - row] if row < 0 else None
+        value = batch.columns["k"].tolist()[row] if reject is None else reject.reason
+        found.append((batch.log, int(batch.offsets[row]) if reject is None else reject.offset, value))
+    return found
 
 
 @pytest.mark.parametrize("keys", [[b"a", b"b"], [b"a", None], [b"a\nb"], [b"a", b"b", b""], [b"a\nb", b"c"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from thalweg.connectors.journal import (
     Hands,
     JournalError,
     Record,
-    cut,
     decode,
     extents,
     in_order,
     stamped,
 )
+from thalweg.connectors.merged import Merged, cut
 from thalweg.engine.batch import NO_TIME, Log, Raw
 
 A, B, C = Log("a", 0), Log("a", 1), Log("b", 0)
@@ -34,7 +35,7 @@ def raw(log: Log, offsets: list[int], times: list[int]) -> Raw:
     return Raw(log, np.array(offsets, dtype=np.int64), np.array(times, dtype=np.int64), append, [None] * n, values)
 
 
-def rows(raws: list[Raw]) -> list[tuple[Log, int]]:
+def rows(raws: Iterable[Raw]) -> list[tuple[Log, int]]:
     return [(part.log, int(offset)) for part in raws for offset in part.offsets]
 
 
@@ -118,8 +119,8 @@ def test_a_log_with_a_fetch_in_flight_is_waited_for_but_not_for_ever() -> None:
     hands = Hands([A, B])
     hands.add(raw(A, [0, 1], [5, 9]), NOW)
     hands.ended(A, True)
-    assert hands.take(10, NOW) == []
-    assert hands.take(10, NOW + PATIENCE_US - 1) == []
+    assert not hands.take(10, NOW)
+    assert not hands.take(10, NOW + PATIENCE_US - 1)
     assert rows(hands.take(10, NOW + PATIENCE_US)) == [(A, 0), (A, 1)]
 
 
@@ -128,7 +129,7 @@ def test_a_log_in_flight_lets_pass_what_it_cannot_precede() -> None:
     hands.add(raw(A, [0, 1, 2], [5, 7, 9]), NOW)
     hands.add(raw(B, [0], [7]), NOW)
     assert rows(hands.take(10, NOW)) == [(A, 0), (A, 1), (B, 0)]
-    assert hands.take(10, NOW) == []  # B may still have a row at 7 or 8
+    assert not hands.take(10, NOW)  # B may still have a row at 7 or 8
     hands.ended(B, True)
     assert rows(hands.take(10, NOW)) == [(A, 2)]
 
@@ -160,6 +161,16 @@ def test_append_time_is_the_brokers_else_that_of_first_reading() -> None:
     part = raw(A, [0, 1], [1, 2])
     part.append[0] = 7
     assert stamped(part, 99).append.tolist() == [7, 99]
+
+
+def test_runs_are_the_raws_that_were_merged() -> None:
+    runs = [raw(A, [0, 2], [0, 0]), raw(B, [1], [0]), raw(A, [5], [0]), raw(A, [6], [0])]
+    merged = Merged.of(runs)
+    assert len(merged) == 5 and [len(part) for part in merged.parts] == [4, 1]
+    assert [(run.log, run.offsets.tolist(), run.values) for run in merged] == [
+        (run.log, run.offsets.tolist(), run.values) for run in runs
+    ]
+    assert Merged.of(merged) is merged and not Merged.of([]) and list(Merged.of([])) == []
 
 
 def test_neighbours_of_one_log_are_one_extent() -> None:

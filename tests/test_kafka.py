@@ -24,8 +24,9 @@ from thalweg.connectors.journal import JournalError
 from thalweg.connectors.kafka_config import ConnectionFailed, LogError, SettingsError, TopicError, client_config
 from thalweg.connectors.kafka_read import Reader, read_topic, subscribe
 from thalweg.connectors.kafka_sink import DeliveryError, Writer
+from thalweg.connectors.merged import Merged
 from thalweg.dataflows.live import Counts, LiveError, repair, run_live
-from thalweg.engine.batch import Log, Raw, Row
+from thalweg.engine.batch import Log, Row
 
 __all__ = ["bootstrap_fixture", "kafka_fixture"]  # pytest finds them here
 pytestmark = pytest.mark.broker
@@ -279,14 +280,14 @@ def test_a_topic_that_is_missing_is_named_with_its_like(kafka: Kafka, tmp_path: 
 class Large(CountingChain):
     """Answers with more than a topic takes."""
 
-    def push(self, raws: list[Raw]) -> list[Row]:
+    def push(self, raws: Merged) -> list[Row]:
         return [Row("predictions", 0, None, b"x" * 1_500_000) for _ in raws]
 
 
 class Huge(Large):
     """Answers with more than the client takes."""
 
-    def push(self, raws: list[Raw]) -> list[Row]:
+    def push(self, raws: Merged) -> list[Row]:
         return [Row("predictions", 0, None, b"x" * 17_000_000) for _ in raws]
 
 
@@ -301,7 +302,7 @@ def test_a_row_that_is_not_delivered_stops_the_pipeline(
 
 
 class Broken(CountingChain):
-    def push(self, raws: list[Raw]) -> list[Row]:
+    def push(self, raws: Merged) -> list[Row]:
         raise ZeroDivisionError("at row 7")
 
 
@@ -316,7 +317,7 @@ def test_one_process_per_state_folder(kafka: Kafka, tmp_path: Path) -> None:
     seen: list[str] = []
 
     class Second(CountingChain):
-        def push(self, raws: list[Raw]) -> list[Row]:
+        def push(self, raws: Merged) -> list[Row]:
             with pytest.raises(LiveError, match="in use by another process") as error:
                 kafka.run(job, tmp_path)
             seen.append(str(error.value))
