@@ -17,9 +17,9 @@ from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, add
 COMPENSATED, DDOF = range(2)
 CODES = 2
 
-# State.scalars: how many rows of class False and of class True
-COUNTS = 0
-SCALARS = 2
+# State.scalars: how many rows of class False and of class True, and which was the first (0 or 1)
+FIRST = 2
+SCALARS = 3
 
 # State.head, of class False and then of class True
 COUNT, MEAN, SQUARES = range(3)
@@ -63,6 +63,8 @@ def run_bayes(steps: Steps, model: Model, state: State, work: Float64, out: Floa
 
 @kernel
 def _learn(label: int, head: Float64, counts: Float64, raw: Float64, z: Float64) -> None:
+    if counts[0] == 0.0 and counts[1] == 0.0:
+        counts[FIRST] = label
     counts[label] += 1.0
     base = 3 * label
     for i in range(len(z)):

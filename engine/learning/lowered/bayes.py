@@ -37,7 +37,8 @@ def lower(model: Any, names: Sequence[str], takes_weight: bool) -> Learner:
         refuse_unknown_features(gaussians, names)
         for name, gaussian in gaussians.items():
             head[3 * label : 3 * label + 3, names.index(name)] = _moments(gaussian, _ddof(model))
-    scalars = np.array([checked(model.class_counts[label], "class_counts") for label in _CLASSES])
+    counts = [checked(model.class_counts.get(label, 0), "class_counts") for label in _CLASSES]
+    scalars = np.array([*counts, next(iter(model.class_counts), False)], dtype=np.float64)
     order, numbers = np.zeros((2, len(names)), dtype=np.int64), np.zeros(0)
     return Learner(kernels.run_bayes, codes, numbers, head, scalars, order, nan_is_none=True)
 
@@ -46,9 +47,11 @@ def raise_into(model: Any, state: State, names: Sequence[str]) -> None:
     """Writes what was learned into ``model``, a copy of the River model."""
     model.class_counts.clear()
     model.gaussians.clear()
-    for label in _CLASSES:
-        if state.scalars[label]:
-            model.class_counts[label] = int(state.scalars[label])
+    first = bool(state.scalars[kernels.FIRST])
+    for label in (first, not first):
+        count = int(state.scalars[int(label)])
+        if count:
+            model.class_counts[label] = count
             _raise_class(model.gaussians[label], state.head[3 * label : 3 * label + 3], names)
 
 
