@@ -64,11 +64,9 @@ class ByColumn:
 
     def add(self, other: Any) -> None:
         mine, theirs = self._total.sums[0], other._total.sums[0]
-        n = mine[kernels.N] + theirs[kernels.N]
-        sums = mine + theirs
+        n, sums = mine[kernels.N] + theirs[kernels.N], mine + theirs
         for mean in (kernels.LOSS,) if self.task == "binary" else (kernels.ABSOLUTE, kernels.SQUARED, kernels.MEAN):
-            whole = mine[kernels.N] * mine[mean] + theirs[kernels.N] * theirs[mean]
-            sums[mean] = whole / n if n else mine[mean]
+            sums[mean] = mine[mean] + ratio(theirs[kernels.N], n) * (theirs[mean] - mine[mean])
         if self.task == "regression":
             apart = mine[kernels.MEAN] - theirs[kernels.MEAN]
             sums[kernels.SCATTER] += ratio(apart**2 * mine[kernels.N] * theirs[kernels.N], n)
