@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
@@ -278,10 +279,10 @@ def test_a_topic_that_is_missing_is_named_with_its_like(kafka: Kafka, tmp_path: 
 
 
 class Large(CountingChain):
-    """Answers with more than a topic takes."""
+    """Answers with more than a topic takes, and compressing it does not help."""
 
     def push(self, raws: Merged) -> list[Row]:
-        return [Row("predictions", 0, None, b"x" * 1_500_000) for _ in raws]
+        return [Row("predictions", 0, None, np.random.default_rng(7).bytes(1_500_000)) for _ in raws]
 
 
 class Huge(Large):
