@@ -3,9 +3,10 @@
 Ours is `thalweg run MODULE --until-end` as it comes: Bytewax's runner, default delivery, saved state. Beside it, in
 turns on the same broker and events: `passthrough` (the same bytes copied by the same client), `handwritten` (stock
 Bytewax operators, deques, running sums, River) and `plain_loop` (our chain without Bytewax, journal and saved state).
-A rate is that of predictions arriving at the broker, by its clock, from the end of the first tenth to the last one:
-start-up and compilation are outside for all of them. `handwritten` and ours are compared with saved state every second
-(`ratio_handwritten`): with our default, every 30 s, a short run saves none.
+A rate is that of predictions arriving at the broker, from the end of the first tenth to the last one: start-up and
+compilation are outside for all of them. Who takes too long is stopped, and rated by what there is. `handwritten` and
+ours are compared with saved state every second (`ratio_handwritten`): with our default, every 30 s, a short run saves
+none.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import orjson
 
 from benchmarks import events, handwritten, harness, payments
 from benchmarks.events import Payments
-from benchmarks.harness import Here, Process, digits, python, ratio, say
-from benchmarks.kafka import BATCH, FETCHING, Topics, topics
+from benchmarks.harness import POLL_S, Here, Process, digits, python, ratio, say
+from benchmarks.kafka import BATCH, FETCHING, Meter, Topics, topics
 from benchmarks.opponents import number_of
 from thalweg.connectors.kafka_read import Reader
 from thalweg.connectors.kafka_sink import Writer
@@ -31,13 +32,13 @@ from thalweg.dataflows.serve import LiveChain
 from thalweg.dataflows.settings import RunSettings
 from thalweg.engine.batch import Log, Raw
 
-SIZES = (20_000, 50_000, 200_000)  # ours reads the largest topic that it can be expected to be through with in time
-RUN_S, RUN_FULL_S = 3.0, 30.0
-COPIED, COPIED_FULL = 200_000, 1_000_000
-WARM, ANSWERED = 60_000, 4_000  # payments that the handwritten flow knows before it starts, and those it answers
-WARM_FULL, ANSWERED_FULL = 100_000, 60_000
+PAYMENTS, PAYMENTS_FULL = 200_000, 2_000_000
+LATER, LATER_FULL = 60_000, 500_000
+WARM = 60_000  # payments that the handwritten flow knows before it starts
+RUN_S, RUN_FULL_S = 2.5, 20.0  # contestants that are not through are stopped so long after their first prediction
+SAVING_S, SAVING_FULL_S = 5.0, 30.0  # the same where state is saved every second
 ROUNDS, ROUNDS_FULL = 2, 5
-QUICK_S = 34.0  # of what comes before the latencies; a quick run begins no round that would end later
+QUICK_S = 32.0  # of what comes before the latencies; a quick run begins no round that would end later
 SAMPLE = 2_000
 SNAPSHOT_S = 1.0  # of the rows that compare saved state, too
 TOLERANCE = 1e-9
@@ -49,7 +50,7 @@ class Measured:
     """What the runs of one contestant gave; CPU time is that of the whole process, start-up included."""
 
     rates: list[float] = field(default_factory=list)
-    timed: int = 0
+    timed: list[int] = field(default_factory=list)
     target: str = ""
     cpu_us: list[float] = field(default_factory=list)
     broker_cpu_us: list[float] = field(default_factory=list)
@@ -62,7 +63,7 @@ class Measured:
             "us_per_event": digits(1e6 / float(np.median(self.rates))),
             "spread": digits(harness.spread(self.rates), 2),
             "runs": len(self.rates),
-            "events_timed": self.timed,
+            "events_timed": int(np.median(self.timed)),
             "process_cpu_us_per_event": digits(float(np.median(self.cpu_us))),
             "broker_cpu_us_per_event": digits(float(np.median(self.broker_cpu_us))),
             "rss_mb": self.rss_mb,
@@ -96,53 +97,61 @@ class Arena:
             self.kafka.fill(topic, rows.keys(), rows.values())
         return Work(topic, len(rows))
 
-    def ours(self, work: Work, flow: str = "flow", row: str = "ours", **options: str) -> None:
+    def ours(self, work: Work, limit_s: float, flow: str = "flow", row: str = "ours", **options: str) -> None:
         """``thalweg run``."""
         name = self.kafka.name(row)
-        target = self.kafka.create(f"{name}.predictions", appended=True)
+        target = self.kafka.create(f"{name}.predictions")
         process = thalweg_run(self.kafka, self.state / name, name, work.topic, flow, "--until-end", **options)
-        self._measure(row, process, target, work.events)
+        self._run(row, process, target, work.events, limit_s)
 
     def passthrough(self, work: Work) -> None:
         """The same bytes."""
-        target = self.kafka.create(self.kafka.name("passthrough"), appended=True)
+        target = self.kafka.create(self.kafka.name("passthrough"))
         arguments = ("passthrough", self.kafka.brokers, work.topic, target, str(work.events))
-        self._measure("passthrough", python("benchmarks.opponents", *arguments), target, work.events)
+        self._run("passthrough", python("benchmarks.opponents", *arguments), target, work.events)
 
-    def plain_loop(self, work: Work) -> None:
+    def plain_loop(self, work: Work, limit_s: float) -> None:
         """Read, decode, chain, produce, one after the other, in this process."""
-        target = self.kafka.create(self.kafka.name("plain_loop"), appended=True)
-        self._measure("plain_loop", Here(lambda: plain_loop(self.kafka, work, target)), target, work.events)
+        target = self.kafka.create(self.kafka.name("plain_loop"))
+        here = Here(lambda over: plain_loop(self.kafka, work, target, over))
+        self._run("plain_loop", here, target, work.events, limit_s)
 
-    def handwritten(self, work: Work, warm: int, snapshot_s: float, row: str = "handwritten") -> None:
-        """Bytewax's runner with recovery on; the flow knows the first ``warm`` payments when it starts."""
-        target = self.kafka.create(self.kafka.name("handwritten"), appended=True)
+    def handwritten(self, work: Work, limit_s: float, snapshot_s: float, row: str = "handwritten") -> None:
+        """Bytewax's runner with recovery on; the flow knows the first payments when it starts."""
+        target = self.kafka.create(self.kafka.name("handwritten"))
         store = self.state / target
         store.mkdir()
         python("bytewax.recovery", str(store), "1").start().wait()
-        environment = {"BROKERS": self.kafka.brokers, "SOURCE": work.topic, "TARGET": target, "WARM": str(warm)}
+        environment = {"BROKERS": self.kafka.brokers, "SOURCE": work.topic, "TARGET": target, "WARM": str(WARM)}
         options = ("-r", str(store), "-s", f"{snapshot_s:.0f}", "-b", "0")
         process = python("bytewax.run", "benchmarks.handwritten:flow", *options, environment=environment)
-        self._measure(row, process, target, work.events - warm)
+        self._run(row, process, target, work.events - WARM, limit_s)
 
     def rates(self, row: str) -> list[float]:
         """Events per second in each run so far."""
         return self.measured[row].rates
 
-    def _measure(self, row: str, process: Process | Here, target: str, count: int) -> None:
-        broker = harness.cpu_seconds_of(self.kafka.broker_pid)
-        process.start().wait()
-        broker = harness.cpu_seconds_of(self.kafka.broker_pid) - broker
-        found = self.kafka.count(target)
-        assert found == count, f"{row} wrote {found} records for {count} payments"
+    def _run(self, row: str, process: Process | Here, target: str, count: int, limit_s: float = np.inf) -> None:
+        """Runs it to its end, at most so long behind its first record, and takes down how fast it was."""
+        used = harness.cpu_seconds_of(self.kafka.broker_pid)
+        with Meter(self.kafka, target) as meter:
+            process.start(lambda: meter.over(limit_s))
+            while process.running(POLL_S):
+                if meter.over(limit_s):
+                    process.stop()
+                    break
+            process.wait()
+        used = harness.cpu_seconds_of(self.kafka.broker_pid) - used
+        assert meter.count == count or (process.stopped and meter.count), f"{row}: {meter.count} of {count} records"
+        rate, timed = meter.rate()
         measured = self.measured.setdefault(row, Measured())
-        rate, measured.timed = self.kafka.rate(target)
         measured.target = target
+        measured.timed.append(timed)
         measured.rates.append(rate)
-        measured.cpu_us.append(1e6 * process.cpu_seconds / count)
-        measured.broker_cpu_us.append(1e6 * broker / count)
+        measured.cpu_us.append(1e6 * process.cpu_seconds / meter.count)
+        measured.broker_cpu_us.append(1e6 * used / meter.count)
         measured.rss_mb = max(measured.rss_mb, process.rss_mb)
-        say(f"{row}: {rate:,.0f} events/s, {measured.timed:,} events timed")
+        say(f"{row}: {rate:,.0f} events/s, {timed:,} events timed")
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -153,10 +162,9 @@ def run(quick: bool) -> dict[str, Any]:
 
 def _run(arena: Arena, quick: bool) -> dict[str, Any]:
     started, took = time.monotonic(), 0.0
-    difference, rate = agreement()
-    rows = events.payments(COPIED if quick else COPIED_FULL, end_us=time.time_ns() // 1000 - events.DELAY_US)
-    size = fitting(rate, RUN_S if quick else RUN_FULL_S, SIZES if quick else (*SIZES, COPIED_FULL))
-    every_round, once = _contestants(arena, rows, size, quick)
+    difference = agreement()
+    rows = events.payments(PAYMENTS if quick else PAYMENTS_FULL, end_us=time.time_ns() // 1000 - events.DELAY_US)
+    every_round, once = _contestants(arena, rows, quick)
     for contestant in once:
         contestant()
     for round_ in range(ROUNDS if quick else ROUNDS_FULL):
@@ -167,39 +175,29 @@ def _run(arena: Arena, quick: bool) -> dict[str, Any]:
         for contestant in every_round:
             contestant()
         took = time.monotonic() - begun
-    return told(arena, rows.first(size), difference) | _latencies(arena, quick)
+    return told(arena, rows, difference) | _latencies(arena, quick)
 
 
 Contestants = list[Callable[[], None]]
 
 
-def _contestants(arena: Arena, rows: Payments, size: int, quick: bool) -> tuple[Contestants, Contestants]:
+def _contestants(arena: Arena, rows: Payments, quick: bool) -> tuple[Contestants, Contestants]:
     """Those of every round, and those that run once, with their topics filled."""
-    warm, answered = (WARM, ANSWERED) if quick else (WARM_FULL, ANSWERED_FULL)
-    large, work, known = (arena.fill(rows.first(n)) for n in (len(rows), size, warm + answered))
-    later = arena.fill(rows.first(size), later=True)
+    limit_s, saving_s = (RUN_S, SAVING_S) if quick else (RUN_FULL_S, SAVING_FULL_S)
+    work, later = arena.fill(rows), arena.fill(rows.first(LATER if quick else LATER_FULL), later=True)
     main: Contestants = [
-        lambda: arena.passthrough(large),
-        lambda: arena.ours(work),
-        lambda: arena.plain_loop(work),
+        lambda: arena.passthrough(work),
+        lambda: arena.ours(work, limit_s),
+        lambda: arena.plain_loop(work, limit_s),
     ]
     more: Contestants = [
-        lambda: arena.handwritten(known, warm, SNAPSHOT_S, "handwritten_saving"),
-        lambda: arena.ours(work, row="ours_saving", epoch=str(SNAPSHOT_S)),
-        lambda: arena.ours(later, "later", "labels_later"),
+        lambda: arena.handwritten(work, saving_s, SNAPSHOT_S, "handwritten_saving"),
+        lambda: arena.ours(work, limit_s, row="ours_saving", epoch=str(SNAPSHOT_S)),
+        lambda: arena.ours(later, limit_s, "later", "labels_later"),
     ]
     if quick:
         return main, more
-    return [*main, *more, lambda: arena.handwritten(known, warm, RunSettings().epoch_seconds)], []
-
-
-def fitting(rate: float, seconds: float, sizes: Sequence[int]) -> int:
-    """The largest size that takes at most ``seconds``, or the smallest.
-
-    >>> fitting(10_000.0, 3.0, (20_000, 50_000))
-    20000
-    """
-    return max((size for size in sizes if size <= rate * seconds), default=sizes[0])
+    return [*main, *more, lambda: arena.handwritten(work, saving_s, RunSettings().epoch_seconds)], []
 
 
 def thalweg_run(kafka: Topics, state: Path, name: str, topic: str, flow: str, *flags: str, **options: str) -> Process:
@@ -210,13 +208,13 @@ def thalweg_run(kafka: Topics, state: Path, name: str, topic: str, flow: str, *f
     return python("thalweg", "run", f"benchmarks.payments:{flow}", *where, *flags, *given, environment=environment)
 
 
-def plain_loop(kafka: Topics, work: Work, target: str) -> None:
-    """What is left of ours without Bytewax, journal and saved state."""
+def plain_loop(kafka: Topics, work: Work, target: str, over: Callable[[], bool]) -> None:
+    """What is left of ours without Bytewax, journal and saved state; until ``over`` or the end."""
     stream = payments.flow.definition.stream.topic
     writer, chain, left = Writer(kafka.settings), LiveChain(payments.flow), work.events
     with Reader(FETCHING | kafka.settings, "benchmarks") as reader:
         reader.assign({Log(work.topic, 0): 0})
-        while left:
+        while left and not over():
             for raw in reader.poll(BATCH, 0.1):
                 rows = chain.push([replace(raw, log=Log(stream, 0))])
                 writer.send_rows(target, 0, [row for row in rows if row.kind == "predictions"])
@@ -225,22 +223,18 @@ def plain_loop(kafka: Topics, work: Work, target: str) -> None:
     writer.flush()
 
 
-def agreement(count: int = SAMPLE) -> tuple[float, float]:
+def agreement(count: int = SAMPLE) -> float:
     """Checks that ours and handwritten compute the same, on a sample in which windows fill and empty.
 
     Returns:
-        the largest difference between features and scores (relative where they are above 1), and events per second of
-        ours on the sample.
+        the largest difference between features and scores, relative where they are above 1.
 
     Raises:
         AssertionError: they do not compute the same.
     """
     rows = events.payments(count, cards=50, spacing_us=60_000_000, end_us=time.time_ns() // 1000)
     parsed = [handwritten.parse(value) for value in rows.values()]
-    payments.explained.replay([payment for _, payment in parsed[:100]])  # what is compiled, is by now
-    start = time.perf_counter()
     answers = payments.explained.replay([payment for _, payment in parsed]).predictions
-    rate = count / (time.perf_counter() - start)
     cards: dict[str, handwritten.Card] = {}
     learner, largest = handwritten.model(), 0.0
     for answer, (card, payment) in zip(answers, parsed, strict=True):
@@ -250,7 +244,7 @@ def agreement(count: int = SAMPLE) -> tuple[float, float]:
         assert given.keys() == expected.keys(), (given.keys(), expected.keys())
         largest = max(largest, *(abs(given[name] - of) / max(1.0, abs(of)) for name, of in expected.items()))
     assert largest <= TOLERANCE, f"ours and handwritten do not compute the same: they differ by {largest}"
-    return largest, rate
+    return largest
 
 
 def written_alike(arena: Arena) -> float:
@@ -288,8 +282,8 @@ def told(arena: Arena, rows: Payments, difference: float) -> dict[str, Any]:
         "snapshot_seconds": RunSettings().epoch_seconds,
         "handwritten_snapshot_seconds": SNAPSHOT_S,
         "commit_ms": getattr(RunSettings(), "commit_ms", 0),
-        "rule": "predictions arriving at the broker, by its clock, from the end of the first tenth to the last",
-        "events_timed": {name: one.timed for name, one in arena.measured.items()},
+        "rule": "predictions arriving at the broker, from the end of the first tenth to the last",
+        "events_timed": {name: sum(one.timed) for name, one in arena.measured.items()},
         "bytes_per_event": digits(sum(map(len, values)) / len(values)),
         "rows_per_key_longest": digits(rows.rows_per_key_longest),
         "max_difference": max(difference, written_alike(arena)),
@@ -305,16 +299,17 @@ def told(arena: Arena, rows: Payments, difference: float) -> dict[str, Any]:
 def pending(count: int = 3_000) -> dict[str, Any]:
     """What predictions that wait for their label cost: bytes of state, and how many wait ten minutes of event time.
 
-    Bytes are those of a snapshot while ``count`` predictions wait, less those once their labels have come.
+    Bytes are those of a snapshot while ``count`` predictions wait, less those of the same payments without labels.
     """
-    rows = events.payments(count, end_us=time.time_ns() // 1000 - events.DELAY_US)
-    chain = LiveChain(payments.later)
-    chain.push([raw_of(payments.TOPIC, rows.keys(), list(rows.values(told=False)), rows.times_us)])
-    assert chain.counters()["predictions_pending"] == count
-    waiting = len(chain.snapshot())
-    chain.push([raw_of(payments.TOLD_TOPIC, rows.keys(), list(rows.outcomes()), rows.times_us + events.DELAY_US)])
-    assert chain.counters()["predictions_pending"] == 0
-    each, usual = (waiting - len(chain.snapshot())) / count, events.DELAY_US / events.SPACING_US
+    rows = events.payments(count, end_us=time.time_ns() // 1000)
+    raw = raw_of(payments.TOPIC, rows.keys(), list(rows.values(told=False)), rows.times_us)
+    waiting, unlabelled = LiveChain(payments.later), LiveChain(payments.unlabelled)
+    sizes = []
+    for chain in (waiting, unlabelled):
+        chain.push([raw])
+        sizes.append(len(chain.snapshot()))
+    assert waiting.counters()["predictions_pending"] == count
+    each, usual = (sizes[0] - sizes[1]) / count, events.DELAY_US / events.SPACING_US
     return {"pending": int(usual), "bytes_per_pending": digits(each), "pending_bytes": int(each * usual)}
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("thalweg", "bytewax", "confluent-kafka", "msgspec", "numba", "numpy", "orjson", "pyarrow", "river")
-POLL_S = 0.005
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,9 @@ def in_turns(
         for name, contestant in contestants.items():
             start = clock()
             contestant()
+            taken = clock() - start
             if round_ >= warm_up:
-                seconds[name].append(clock() - start)
+                seconds[name].append(taken)
     counts = events if isinstance(events, Mapping) else dict.fromkeys(contestants, events)
     return {name: Timed(counts[name], tuple(times)) for name, times in seconds.items()}
 
@@ -128,12 +130,11 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def resources() -> dict[str, float]:
-    """Of this process and of its children that have ended: CPU seconds, and the largest resident memory of one."""
+    """CPU seconds of this process and of its children that have ended, and this one's largest resident memory."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "cpu_seconds": digits(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime),
         "rss_mb": _megabytes(own.ru_maxrss),
-        "rss_children_mb": _megabytes(children.ru_maxrss),
     }
 
 
@@ -169,13 +170,20 @@ class Process:
     cpu_seconds: float = 0.0
     rss_mb: float = 0.0
     output: str = ""
+    stopped: bool = False
     _process: subprocess.Popen[str] | None = None
 
-    def start(self) -> Process:
-        """Starts it, with stdout piped and stderr passed on only when it fails."""
+    def start(self, over: Callable[[], bool] | None = None) -> Process:
+        """Starts it; stdout and stderr are kept. ``over`` is for :class:`Here`."""
         environment = {**os.environ, "PYTHONPATH": _python_path(), **self.environment}
         self._process = subprocess.Popen(
-            self.command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command,
+            env=environment,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         return self
 
@@ -194,25 +202,46 @@ class Process:
             raise Failed(f"{' '.join(self.command)} ended too soon:\n{self.output[-2000:]}")
         return line.strip()
 
+    def say(self, line: str) -> None:
+        """Writes a line to it."""
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
     def stop(self) -> None:
         """SIGTERM."""
         if self._process is not None and self._process.returncode is None:
+            self.stopped = True
             self._process.terminate()
+
+    def running(self, interval_s: float) -> bool:
+        """Waits so long, notes the memory; False once it has ended."""
+        assert self._process is not None
+        time.sleep(interval_s)
+        # Not ru_maxrss: that begins at the memory of the process that started this one.
+        self.rss_mb = max(self.rss_mb, peak_mb_of(self._process.pid))
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return ended is None
 
     def wait(self) -> Process:
         """Until it has ended; CPU seconds and peak memory are known then.
 
         Raises:
-            Failed: its exit code was not 0.
+            Failed: its exit code was not 0, and it was not stopped.
         """
         process = self._process
         assert process is not None and process.stdout is not None
-        self.output += process.stdout.read()
+        while process.returncode is None and self.running(POLL_S):
+            pass
         if process.returncode is None:
+            self.output += process.stdout.read()
+            process.stdout.close()
+            if process.stdin is not None:
+                process.stdin.close()
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-            self.cpu_seconds, self.rss_mb = used.ru_utime + used.ru_stime, _megabytes(used.ru_maxrss)
-        if process.returncode:
+            self.cpu_seconds = used.ru_utime + used.ru_stime
+        if process.returncode and not (self.stopped and process.returncode == -signal.SIGTERM):
             raise Failed(f"{' '.join(self.command)} ended with {process.returncode}:\n{self.output[-2000:]}")
         return self
 
@@ -220,18 +249,25 @@ class Process:
 class Here:
     """A contestant in this process, to be used as :class:`Process`."""
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        self.cpu_seconds, self.rss_mb = 0.0, 0.0
+    def __init__(self, work: Callable[[Callable[[], bool]], object]) -> None:
+        self.cpu_seconds, self.rss_mb, self.stopped = 0.0, 0.0, True  # the work may end itself early
         self._work = work
 
-    def start(self) -> Here:
-        """Does all of it."""
+    def start(self, over: Callable[[], bool]) -> Here:
+        """Does all of it, or ends once ``over``."""
         before = resource.getrusage(resource.RUSAGE_SELF)
-        self._work()
+        self._work(over)
         after = resource.getrusage(resource.RUSAGE_SELF)
         self.cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         self.rss_mb = _megabytes(after.ru_maxrss)
         return self
+
+    def running(self, interval_s: float) -> bool:
+        """It has ended."""
+        return False
+
+    def stop(self) -> None:
+        """It has ended."""
 
     def wait(self) -> Here:
         """Nothing is left to do."""
@@ -250,6 +286,15 @@ def cpu_seconds_of(pid: int | None) -> float:
         return float("nan")
     fields = stat.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mb_of(pid: int) -> float:
+    """The largest resident memory of a running process so far; 0 where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((digits(int(line.split()[1]) / 1024) for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def _megabytes(maxrss: int) -> float:

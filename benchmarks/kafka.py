@@ -1,11 +1,12 @@
 """A broker for benchmarks: topics filled before the clock runs, and rates as the broker saw them.
 
-Output topics carry the broker's clock (LogAppendTime), so a rate is that of records arriving there, whoever wrote
-them, and needs nothing inside the contestants.
+A rate is that of records arriving on a topic, whoever writes them, and needs nothing inside the contestants.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -21,6 +22,8 @@ FETCHING = {"queued.max.messages.kbytes": "8192", "fetch.queue.backoff.ms": "10"
 SENDING: dict[str, str] = {}
 WARM_UP = 0.1  # the share of a run's records that come before the clock starts
 BATCH = 4096
+LOOK_S = 0.01
+ENOUGH, PATIENCE = 6, 4  # looks that saw something new; how many times longer they are waited for
 TIMEOUT_S = 30.0
 
 _numbers = count()
@@ -34,6 +37,7 @@ class Topics:
         self.broker_pid = pid
         self.settings = {"bootstrap.servers": brokers}
         self._cluster = Cluster(self.settings)
+        self._asking = Consumer(consumer_config(self.settings, "benchmarks"))
 
     def fill(
         self, topic: str, keys: Sequence[bytes], values: Iterable[bytes], times_us: Sequence[int] = (), part: int = 0
@@ -71,25 +75,12 @@ class Topics:
 
     def count(self, topic: str, part: int = 0) -> int:
         """How many records stand there."""
-        with self._reader() as reader:
-            low, high = reader.get_watermark_offsets(TopicPartition(topic, part), timeout=TIMEOUT_S)
+        low, high = self._asking.get_watermark_offsets(TopicPartition(topic, part), timeout=TIMEOUT_S)
         return int(high - low)
-
-    def rate(self, topic: str, parts: int = 1) -> tuple[float, int]:
-        """Records per second and how many were timed: from the last one of the first tenth to the last one."""
-        counts = [self.count(topic, part) for part in range(parts)]
-        firsts = [int(WARM_UP * n) for n in counts]
-        start = min(self._appended_ms(topic, part, first) for part, first in enumerate(firsts))
-        stop = max(self._appended_ms(topic, part, n - 1) for part, n in enumerate(counts))
-        timed = sum(n - 1 - first for n, first in zip(counts, firsts, strict=True))
-        return 1e3 * timed / max(stop - start, 1), timed
 
     def values(self, topic: str, limit: int, part: int = 0) -> list[bytes]:
         """The first ``limit`` values."""
         return [value for message in self.messages(topic, part, 0, limit) if (value := message.value()) is not None]
-
-    def _appended_ms(self, topic: str, part: int, offset: int) -> int:
-        return next(self.messages(topic, part, offset, 1)).timestamp()[1]
 
     def messages(self, topic: str, part: int, offset: int, limit: int) -> Iterator[Message]:
         """Those from ``offset`` on, at most ``limit`` offsets further."""
@@ -109,6 +100,70 @@ class Topics:
             yield reader
         finally:
             reader.close()
+
+
+class Meter:
+    """Looks every few milliseconds at how many records stand on a topic, in a thread, and tells their rate.
+
+    Records come in bursts, so a rate is that from the end of one burst to the end of another: from the first look at
+    which a tenth of what came in the end was there, to the look that saw the last of it.
+    """
+
+    def __init__(self, kafka: Topics, topic: str, partitions: int = 1) -> None:
+        self._count = lambda: sum(kafka.count(topic, part) for part in range(partitions))
+        self.looks: list[tuple[float, int]] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    @property
+    def count(self) -> int:
+        """As of the last look."""
+        return self.looks[-1][1] if self.looks else 0
+
+    def over(self, limit_s: float) -> bool:
+        """Whether the first records came so long ago, and enough since to tell a rate."""
+        looks = self.looks
+        if not looks:
+            return False
+        elapsed = time.monotonic() - looks[0][0]
+        return elapsed > limit_s and (len(looks) >= ENOUGH or elapsed > PATIENCE * limit_s)
+
+    def rate(self) -> tuple[float, int]:
+        """Records per second, and how many were timed."""
+        return rate_of(self.looks)
+
+    def _watch(self) -> None:
+        while not self._done.wait(LOOK_S):
+            self._look()
+
+    def _look(self) -> None:
+        if (count := self._count()) > self.count:
+            self.looks.append((time.monotonic(), count))
+
+
+def rate_of(looks: Sequence[tuple[float, int]]) -> tuple[float, int]:
+    """Records per second out of (seconds, how many by then), and how many were timed.
+
+    >>> rate_of([(0.0, 5), (1.0, 10), (2.0, 60), (3.0, 100)])
+    (45.0, 90)
+
+    Raises:
+        ValueError: fewer than two looks are left.
+    """
+    if len(looks) < 2:
+        raise ValueError(f"all {looks[-1][1] if looks else 0} records came at once: no rate can be told")
+    end, total = looks[-1]
+    start, before = next((look for look in looks[:-1] if look[1] >= WARM_UP * total), looks[-2])
+    return (total - before) / (end - start), total - before
 
 
 @contextmanager

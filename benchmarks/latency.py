@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import events, harness, payments
-from benchmarks.e2e import DELIVERY, SIZES, Arena, thalweg_run
+from benchmarks.e2e import DELIVERY, PAYMENTS, PAYMENTS_FULL, RUN_FULL_S, RUN_S, Arena, thalweg_run
 from benchmarks.harness import digits, python, say
 from benchmarks.kafka import Topics, topics
 from thalweg.connectors.codecs import Form, reading_of
@@ -29,7 +29,7 @@ from thalweg.engine.shard import Shard
 
 SETTLED = 0.2  # the share of a run that does not count
 LOAD = 0.5
-SECONDS, SECONDS_FULL = 6.0, 30.0
+SECONDS, SECONDS_FULL = 5.0, 30.0
 EPOCH_S, EPOCH_FULL_S = 2.0, 5.0
 READY_S = 30.0
 DRAIN_S = 30.0
@@ -57,8 +57,8 @@ def run(quick: bool) -> dict[str, Any]:
     """See the module; ``quick`` measures for a few seconds."""
     with topics() as kafka, tempfile.TemporaryDirectory(prefix="thalweg-bench-") as folder:
         arena = Arena(kafka, Path(folder))
-        work = arena.fill(events.payments(SIZES[0 if quick else -1], end_us=time.time_ns() // 1000))
-        arena.ours(work)
+        work = arena.fill(events.payments(PAYMENTS if quick else PAYMENTS_FULL, end_us=time.time_ns() // 1000))
+        arena.ours(work, RUN_S if quick else RUN_FULL_S)
         rate = LOAD * arena.rates("ours")[0]
         ends = measure(kafka, arena.state, rate, *((SECONDS, EPOCH_S) if quick else (SECONDS_FULL, EPOCH_FULL_S)))
         return {"delivery": DELIVERY} | told(ends) | {"stages": stages(kafka, ends)}

@@ -1,8 +1,8 @@
 """The end-to-end work: card payments as JSON, 15 windowed features, a scaler and a logistic regression.
 
 ``flow`` learns from a label in the payment itself, right after its prediction; ``later`` from labels that come ten
-minutes (event time) later on a topic of their own; ``explained`` is ``flow`` with its features in the record. Topic and
-name come from the environment, so that each run of a benchmark has its own.
+minutes (event time) later on a topic of their own; ``explained`` is ``flow`` with its features in the record,
+``unlabelled`` has neither labels nor model. Topic and name come from the environment: each run has its own.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Habits(FeatureSet, source=Payment):
 
 flow = pipeline(Habits, name=NAME, label=Fraud, models={"logistic": StandardScaler() | LogisticRegression()})
 later = pipeline(Habits, name=NAME, label=FraudLater, models={"logistic": StandardScaler() | LogisticRegression()})
+unlabelled = pipeline(Habits, name=NAME)
 explained = pipeline(
     Habits, name=NAME, label=Fraud, models={"logistic": StandardScaler() | LogisticRegression()}, vector=True
 )
