@@ -41,7 +41,7 @@ def columns_of(table: pa.Table, schema: Schema) -> tuple[dict[str, Column], Int6
             _refuse(refused, ~missing, "null", f"field {field.name!r} is null; declare it with ? if that is allowed")
         _refuse(refused, fits, "range", f"field {field.name!r}: {reason}")
         columns[field.name] = column
-    kept = np.array([i for i in range(table.num_rows) if i not in refused], dtype=np.int64)
+    kept = np.delete(np.arange(table.num_rows), list(refused))
     if refused:
         columns = {name: column.take(kept) for name, column in columns.items()}
     return columns, kept, [(i, *why) for i, why in sorted(refused.items())]
@@ -59,12 +59,19 @@ def _column(table: pa.Table, field: Field) -> tuple[Column, Bool, str]:
         values: Any = np.full(n, None, dtype=object) if field.type == "str" else np.zeros(n, dtype=np.int64)
         return Column(values, np.zeros(n, dtype=np.bool_)), np.ones(n, dtype=np.bool_), ""
     array = table.column(field.name)
-    if pa.types.is_dictionary(array.type):
+    if pa.types.is_dictionary(array.type) and (field.type != "str" or _holds_null(array)):
         array = pc.cast(array, array.type.value_type)
     if pa.types.is_null(array.type):
         array = pc.cast(array, TYPES[field.type])
-    valid = np.asarray(pc.is_valid(array).to_numpy(zero_copy_only=False), dtype=np.bool_)
+    valid = np.ones(n, dtype=np.bool_)
+    if array.null_count:
+        valid = np.asarray(pc.is_valid(array).to_numpy(), dtype=np.bool_)
     return _CONVERT[field.type](array, valid, field)
+
+
+def _holds_null(array: Any) -> bool:
+    """A null in the dictionary itself, which the array does not count among its own."""
+    return any(chunk.dictionary.null_count for chunk in array.chunks)
 
 
 def _to_float(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
@@ -100,10 +107,18 @@ def _to_bool(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
 
 
 def _to_str(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:
-    _require(array, field, pa.types.is_string(array.type) or pa.types.is_large_string(array.type))
-    values = np.empty(len(valid), dtype=object)
-    values[:] = array.to_pylist()
-    return Column(values, valid), np.ones(len(valid), dtype=np.bool_), ""
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    _require(array, field, pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    pieces = [np.empty(0, dtype=object), *map(_texts, array.chunks)]
+    return Column(np.concatenate(pieces), valid), np.ones(len(valid), dtype=np.bool_), ""
+
+
+def _texts(array: Any) -> Any:
+    """object[n] of str and None; a dictionary's texts are made once."""
+    if not pa.types.is_dictionary(array.type):
+        return array.to_numpy(zero_copy_only=False)
+    known = np.append(array.dictionary.to_numpy(zero_copy_only=False), [None])
+    return known[pc.fill_null(pc.cast(array.indices, pa.int64()), -1).to_numpy(zero_copy_only=False)]
 
 
 def _to_time(array: Any, valid: Bool, field: Field) -> tuple[Column, Bool, str]:

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thalweg.connectors import json_codec
+from thalweg.connectors.arrow import columns_of
 from thalweg.connectors.codecs import Form, decode, reading_of
 from thalweg.connectors.json_codec import decode_json, decode_slowly
 from thalweg.engine.batch import Log, Raw
@@ -194,6 +195,24 @@ def table(rows: int) -> bytes:
     with pa.ipc.new_stream(sink, data.schema) as writer:
         writer.write_table(data)
     return bytes(sink.getvalue())
+
+
+TEXTS = st.none() | st.sampled_from(["a", "b", "é", ""])
+
+
+@given(st.lists(st.lists(TEXTS, max_size=5), max_size=3), st.booleans())
+def test_dictionaries_in_arrow_are_texts(chunks: list[list[str | None]], null_within: bool) -> None:
+    """Each chunk with a dictionary of its own, where null may stand too."""
+    arrays = []
+    for chunk in chunks:
+        known = ["é", *sorted({one for one in chunk if one is not None}), *([None] if null_within else [])]
+        places = [known.index(one) if one in known else None for one in chunk]
+        arrays.append(pa.DictionaryArray.from_arrays(pa.array(places, pa.int16()), pa.array(known, pa.string())))
+    whole = pa.chunked_array(arrays, pa.dictionary(pa.int16(), pa.string()))
+    columns, kept, refused = columns_of(pa.table({"k": whole}), Schema.parse({"k": "str?"}))
+    texts = [one for chunk in chunks for one in chunk]
+    assert columns["k"].tolist() == texts and columns["k"].valid.tolist() == [one is not None for one in texts]
+    assert kept.tolist() == list(range(len(texts))) and refused == []
 
 
 MESSAGES: dict[str, list[bytes | None]] = {
