@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ import numpy as np
 import orjson
 
 from benchmarks import events, handwritten, harness, payments
+from benchmarks.chain import Chain, raw_of, send
 from benchmarks.events import Payments
 from benchmarks.harness import POLL_S, Here, Process, digits, python, ratio, say
 from benchmarks.kafka import BATCH, FETCHING, Meter, Topics, topics
 from benchmarks.opponents import number_of
 from thalweg.connectors.kafka_read import Reader
 from thalweg.connectors.kafka_sink import Writer
-from thalweg.dataflows.serve import LiveChain
 from thalweg.dataflows.settings import RunSettings
-from thalweg.engine.batch import Log, Raw
+from thalweg.engine.batch import Log
 
 PAYMENTS, PAYMENTS_FULL = 200_000, 2_000_000
 LATER, LATER_FULL = 60_000, 500_000
@@ -211,13 +211,12 @@ def thalweg_run(kafka: Topics, state: Path, name: str, topic: str, flow: str, *f
 def plain_loop(kafka: Topics, work: Work, target: str, over: Callable[[], bool]) -> None:
     """What is left of ours without Bytewax, journal and saved state; until ``over`` or the end."""
     stream = payments.flow.definition.stream.topic
-    writer, chain, left = Writer(kafka.settings), LiveChain(payments.flow), work.events
+    writer, chain, left = Writer(kafka.settings), Chain(payments.flow), work.events
     with Reader(FETCHING | kafka.settings, "benchmarks") as reader:
         reader.assign({Log(work.topic, 0): 0})
         while left and not over():
             for raw in reader.poll(BATCH, 0.1):
-                rows = chain.push([replace(raw, log=Log(stream, 0))])
-                writer.send_rows(target, 0, [row for row in rows if row.kind == "predictions"])
+                send(writer, target, chain.push(replace(raw, log=Log(stream, 0))))
                 left -= len(raw)
             writer.check()
     writer.flush()
@@ -303,20 +302,14 @@ def pending(count: int = 3_000) -> dict[str, Any]:
     """
     rows = events.payments(count, end_us=time.time_ns() // 1000)
     raw = raw_of(payments.TOPIC, rows.keys(), list(rows.values(told=False)), rows.times_us)
-    waiting, unlabelled = LiveChain(payments.later), LiveChain(payments.unlabelled)
+    waiting, unlabelled = Chain(payments.later), Chain(payments.unlabelled)
     sizes = []
     for chain in (waiting, unlabelled):
-        chain.push([raw])
+        chain.push(raw)
         sizes.append(len(chain.snapshot()))
     assert waiting.counters()["predictions_pending"] == count
     each, usual = (sizes[0] - sizes[1]) / count, events.DELAY_US / events.SPACING_US
     return {"pending": int(usual), "bytes_per_pending": digits(each), "pending_bytes": int(each * usual)}
-
-
-def raw_of(topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], times_us: Any) -> Raw:
-    """Messages as one run of a log."""
-    times = np.asarray(times_us, dtype=np.int64)
-    return Raw(Log(topic, 0), np.arange(len(times)), times, times, list(keys), list(values))
 
 
 def _latencies(arena: Arena, quick: bool) -> dict[str, Any]:

@@ -16,13 +16,11 @@ from river.linear_model import LogisticRegression
 from river.preprocessing import StandardScaler
 
 from benchmarks import events, harness, payments
-from benchmarks.e2e import raw_of
+from benchmarks.chain import Chain, cut, raw_of
 from benchmarks.events import Payments
 from benchmarks.harness import digits, say
 from thalweg import FeatureSet, Label, agg, col, pipeline
-from thalweg.connectors.journal import cut
 from thalweg.dataflows.pipeline import Pipeline
-from thalweg.dataflows.serve import LiveChain
 from thalweg.engine.batch import Raw
 
 BATCH = 1024
@@ -95,12 +93,12 @@ def pending(count: int, timed: int) -> float:
     asked = raw_of(payments.TOPIC, rows.keys(), list(rows.values(told=False)), rows.times_us)
     known = rows.times_us + waiting * events.SPACING_US
     answers = raw_of(payments.TOLD_TOPIC, rows.keys(), list(_outcomes(rows, known)), known)
-    chain = LiveChain(_waiting(waiting * events.SPACING_US))
-    _push(chain, [asked], waiting)
+    chain = Chain(_waiting(waiting * events.SPACING_US))
+    _push(chain, asked, waiting)
     costs = []
     for at in range(0, timed, BATCH):
         start = time.process_time()
-        chain.push([cut(answers, at, at + BATCH), cut(asked, waiting + at, waiting + at + BATCH)])
+        chain.push(cut(answers, at, at + BATCH), cut(asked, waiting + at, waiting + at + BATCH))
         costs.append(1e6 * (time.process_time() - start) / BATCH)
     return float(np.median(costs))
 
@@ -133,14 +131,14 @@ def _payments(count: int, **options: Any) -> Payments:
 def _costs(flow: Pipeline, rows: Payments) -> list[float]:
     """Microseconds per event of each batch."""
     raw = raw_of(payments.TOPIC, rows.keys(), list(rows.values()), rows.times_us)
-    return _push(LiveChain(flow), [raw], len(raw))
+    return _push(Chain(flow), raw, len(raw))
 
 
-def _push(chain: LiveChain, raws: Sequence[Raw], count: int) -> list[float]:
+def _push(chain: Chain, raw: Raw, count: int) -> list[float]:
     costs = []
     for at in range(0, count, BATCH):
         start = time.process_time()
-        chain.push([cut(raw, at, at + BATCH) for raw in raws])
+        chain.push(cut(raw, at, at + BATCH))
         costs.append(1e6 * (time.process_time() - start) / BATCH)
     return costs
 

@@ -16,10 +16,11 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from thalweg.connectors.broker import EmbeddedBroker
 from thalweg.connectors.kafka_config import Cluster, consumer_config, logger, producer_config
+from thalweg.connectors.kafka_sink import SETTINGS
+from thalweg.connectors.kafka_source import QUEUE_KILOBYTES
 
-# What a pipeline's own source gives its consumers, and its sink its producer, on top of the connectors' defaults.
-FETCHING = {"queued.max.messages.kbytes": "8192", "fetch.queue.backoff.ms": "10"}
-SENDING: dict[str, str] = {}
+# What a pipeline's own source gives the consumer of a log (kafka_source.py), on top of the connectors' defaults.
+FETCHING = {"queued.max.messages.kbytes": str(QUEUE_KILOBYTES), "fetch.queue.backoff.ms": "10"}
 WARM_UP = 0.1  # the share of a run's records that come before the clock starts
 BATCH = 4096
 LOOK_S = 0.01
@@ -184,7 +185,7 @@ def reader(brokers: str, topic: str, part: int = 0, *, at_end: bool = False, **s
 
 def writer(brokers: str, **settings: str) -> Producer:
     """A producer with a pipeline's settings, connected."""
-    producer = Producer(producer_config({"bootstrap.servers": brokers} | SENDING | settings) | {"logger": logger})
+    producer = Producer(producer_config(SETTINGS | {"bootstrap.servers": brokers} | settings) | {"logger": logger})
     producer.list_topics(timeout=TIMEOUT_S)
     return producer
 

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import events, harness, payments
+from benchmarks.chain import cut
 from benchmarks.e2e import DELIVERY, PAYMENTS, PAYMENTS_FULL, RUN_FULL_S, RUN_S, Arena, thalweg_run
 from benchmarks.harness import digits, python, say
 from benchmarks.kafka import Topics, topics
 from thalweg.connectors.codecs import Form, reading_of
-from thalweg.connectors.journal import Record, cut, decode
+from thalweg.connectors.journal import Record, decode
 from thalweg.connectors.kafka_read import read_topic
 from thalweg.engine.batch import Log, Raw
 from thalweg.engine.shard import Shard

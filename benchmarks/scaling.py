@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import events, harness, payments
-from benchmarks.e2e import POLL_S, raw_of, thalweg_run
+from benchmarks.chain import Chain, cut, raw_of
+from benchmarks.e2e import POLL_S, thalweg_run
 from benchmarks.harness import Process, digits, in_turns, python, say
 from benchmarks.kafka import Meter, Topics, topics
-from thalweg.connectors.journal import cut
-from thalweg.dataflows.serve import LiveChain
 from thalweg.engine.batch import Raw
 
 EVENTS, EVENTS_FULL = 12_000, 200_000
@@ -133,9 +132,9 @@ def _raw(count: int, seed: int) -> Raw:
 
 
 def _push(raw: Raw) -> None:
-    chain = LiveChain(payments.flow)
+    chain = Chain(payments.flow)
     for at in range(0, len(raw), BATCH):
-        chain.push([cut(raw, at, min(at + BATCH, len(raw)))])
+        chain.push(cut(raw, at, at + BATCH))
 
 
 def _together(work: Sequence[Callable[[], object]]) -> None:
