@@ -23,7 +23,6 @@ POLL_S = 0.05
 FLUSH_S = 1.0
 CLOSE_S = 10.0
 CONNECT_S = 5.0
-BATCH_ROWS = 1000
 # Unless the settings say otherwise. A record of 340 bytes, one of 4096, takes 1.5 us of CPU here and 0.6 to 1.1 at the
 # embedded broker with lz4, 1.8 and 1.5 without. librdkafka's own 5 ms of waiting for more save nothing with batches
 # such as ours; a few records alone are taken after 1.8 ms instead of 5.8. (Median of 5 runs, 2 cores, 2026-11.)
@@ -120,7 +119,6 @@ class Writer:
         # Connects now: unconnected, an idempotent producer looks for a broker every half second only.
         with contextlib.suppress(KafkaException):
             self._producer.list_topics(timeout=CONNECT_S)
-        self._batches = hasattr(self._producer, "produce_batch")
 
     def send(
         self,
@@ -143,24 +141,23 @@ class Writer:
                 raise DeliveryError(_undelivered(topic, partition, error.args[0])) from None
 
     def send_rows(self, topic: str, partition: int, rows: Sequence[Row]) -> None:
-        """Queues the rows, in order; by the batch where none has headers, which batches cannot carry."""
-        if any(row.headers for row in rows):
-            for row in rows:
-                self.send(topic, partition, row.key, _encoded(row), row.headers)
-        else:
-            self.send_block(topic, partition, [row.key for row in rows], list(map(_encoded, rows)))
+        """Queues the rows, in order."""
+        for row in rows:
+            self.send(topic, partition, row.key, _encoded(row), row.headers)
 
     def send_block(
         self, topic: str, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]
     ) -> None:
-        """Queues records without headers, in order; waits while the queue is full."""
-        for at in range(0, len(values), BATCH_ROWS):
-            some = zip(keys[at : at + BATCH_ROWS], values[at : at + BATCH_ROWS], strict=True)
-            if self._batches:
-                self._send_batch(topic, partition, [{"key": key, "value": value} for key, value in some])
-            else:
-                for key, value in some:
-                    self.send(topic, partition, key, value)
+        """Queues records without headers, in order; waits while the queue is full.
+
+        0.5 us of this thread a record; ``produce_batch`` takes 0.9, because it wants a dict of each.
+        """
+        produce = self._producer.produce
+        for key, value in zip(keys, values, strict=True):
+            try:
+                produce(topic, value, key, partition)
+            except (BufferError, KafkaException):
+                self.send(topic, partition, key, value)
 
     def check(self) -> None:
         """Serves delivery reports; raises if one was an error."""
@@ -181,16 +178,6 @@ class Writer:
             self._failure = f"{left} records were not taken by the broker within {seconds:g} s of closing"
         if self._failure is not None:
             logger.error("%s", self._failure)
-
-    def _send_batch(self, topic: str, partition: int, messages: list[dict[str, Any]]) -> None:
-        # The partition must be the call's: one in a message is ignored. What was not queued is marked in its dict.
-        while self._producer.produce_batch(topic, messages, partition=partition) < len(messages):
-            messages = [message for message in messages if "_error" in message]
-            for message in messages:
-                reason = message.pop("_error")
-                if reason.code() != KafkaError._QUEUE_FULL:
-                    raise DeliveryError(_undelivered(topic, partition, reason))
-            self._wait()
 
     def _wait(self) -> None:
         self._producer.poll(POLL_S)
