@@ -106,36 +106,32 @@ class _Lane:
 
     def decode(self, values: Sequence[bytes | None], max_bytes: int) -> tuple[dict[str, Column], Int64]:
         """Columns of the messages that are beyond doubt, and which they are."""
-        structs, places = self._structs(values)
-        sizes = np.fromiter((len(values[i] or b"") for i in places), dtype=np.int64, count=len(places))
-        doubtful = (sizes > max_bytes) | _not_strict([values[i] or b"" for i in places], sizes)
+        structs, at = self._structs(values)
+        taken: Any = values if len(at) == len(values) else [values[i] for i in at.tolist()]
+        sizes = np.fromiter(map(len, taken), dtype=np.int64, count=len(taken))
+        doubtful = (sizes > max_bytes) | _not_strict(taken, sizes)
         columns = {}
         for i, field in enumerate(self.schema.fields):
             column, unfit = _COLUMNS[field.type](list(map(attrgetter(f"f{i}"), structs)), field)
             columns[field.name] = column
             if unfit is not None:
                 doubtful |= unfit
-        at = np.array(places, dtype=np.int64)
         if doubtful.any():
             sure = np.flatnonzero(~doubtful)
             return {name: column.take(sure) for name, column in columns.items()}, at[sure]
         return columns, at
 
-    def _structs(self, values: Sequence[bytes | None]) -> tuple[list[Any], list[int]]:
+    def _structs(self, values: Sequence[bytes | None]) -> tuple[list[Any], Int64]:
         """What decodes, and which messages these are."""
         decode: Any = self.decoder.decode
         structs: list[Any] = []
-        places = list(range(len(values)))
         refused: list[int] = []
         for i, value in enumerate(values):
             try:
                 structs.append(decode(value))
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
                 refused.append(i)  # the other lane says why
-        if refused:
-            gone = set(refused)
-            places = [i for i in places if i not in gone]
-        return structs, places
+        return structs, np.delete(np.arange(len(values)), refused)
 
 
 @lru_cache(maxsize=64)
