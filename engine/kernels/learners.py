@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
-from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.jit import inlined
 from thalweg.engine.kernels.learners_powers import is_root_doubtful
 
 # What a step does.
@@ -57,41 +57,49 @@ class State(NamedTuple):
     order: Int64
 
 
-@kernel
+@inlined
+def row_of(x: Float64, row: int, columns: Int64, spare: Float64) -> Float64:
+    """float64[f]: the columns in use of a row, as a view of x where all are, or in ``spare`` float64[f].
+
+    Not copied, because a vector that is read right after it was written in other pieces waits for memory: 20 of the
+    100 ns that a scaler takes to learn 20 features.
+    """
+    if len(columns) == x.shape[1]:  # all, in order
+        whole: Float64 = x[row]
+        return whole
+    for i in range(len(columns)):
+        spare[i] = x[row, columns[i]]
+    return spare
+
+
+@inlined
 def prepare(
     learn: bool,
-    x: Float64,
-    row: int,
-    columns: Int64,
+    raw: Float64,
     strict: int,
     scalers: Int64,
     scales: Float64,
     powers: Float64,
-    raw: Float64,
     z: Float64,
     spare: Float64,
 ) -> bool:
-    """Takes the columns in use of a row into ``raw`` float64[f], and, scaled, into ``z`` float64[f]; the scalers learn
-    the row first where ``learn``. ``spare`` float64[f] is written. False: River raises here.
+    """Scales the row ``raw`` float64[f] into ``z`` float64[f]; the scalers learn it first where ``learn``. ``spare``
+    float64[f] is written. False: River raises here.
     """
-    if len(columns) == x.shape[1]:  # all, in order
-        for i in range(len(z)):
-            raw[i] = x[row, i]
-            z[i] = x[row, i]
-    else:
-        for i in range(len(z)):
-            raw[i] = x[row, columns[i]]
-            z[i] = raw[i]
     if strict == 1:
         for i in range(len(z)):
             if raw[i] != raw[i]:
                 return False
+    if len(scalers) == 0 or scalers[0] > CENTRE:
+        for i in range(len(z)):
+            z[i] = raw[i]
     for s in range(len(scalers)):
         scaler = scalers[s]
         if scaler <= CENTRE:
-            if learn:
-                _learn_standard(s, powers[0], scales, raw, z)
-            _standardise(s, scaler == STANDARD, scales, z)
+            if s == 0:
+                _standard(learn, s, scaler, powers[0], scales, raw, raw, z)
+            else:
+                _standard(learn, s, scaler, powers[0], scales, raw, z, z)
         elif scaler == MIN_MAX:
             _min_max(learn, s, scales, raw, z)
         elif scaler == MAX_ABS:
@@ -101,15 +109,31 @@ def prepare(
     return True
 
 
-@kernel
-def _learn_standard(s: int, half: float, scales: Float64, raw: Float64, z: Float64) -> None:
+@inlined
+def _standard(
+    learn: bool, s: int, scaler: int, half: float, scales: Float64, raw: Float64, given: Float64, z: Float64
+) -> None:
+    """From ``given`` into ``z``, which may be the same."""
+    if learn:
+        _learn_standard(s, half, scales, raw, given)
+    if scaler == STANDARD:
+        for i in range(len(z)):
+            scaled = (given[i] - scales[s, 1, i]) / scales[s, 3, i]
+            z[i] = 0.0 if scales[s, 2, i] == 0.0 else scaled
+    else:
+        for i in range(len(z)):
+            z[i] = given[i] - scales[s, 1, i]
+
+
+@inlined
+def _learn_standard(s: int, half: float, scales: Float64, raw: Float64, given: Float64) -> None:
     # Without branches: LLVM makes vectors of it.
     doubtful = 0
-    for i in range(len(z)):
+    for i in range(len(raw)):
         here = raw[i] == raw[i]
         count, mean, variance = scales[s, 0, i] + 1.0, scales[s, 1, i], scales[s, 2, i]
-        new_mean = mean + (z[i] - mean) / count
-        new_variance = variance + ((z[i] - mean) * (z[i] - new_mean) - variance) / count
+        new_mean = mean + (given[i] - mean) / count
+        new_variance = variance + ((given[i] - mean) * (given[i] - new_mean) - variance) / count
         new_variance = new_variance if here else variance
         deviation = math.sqrt(new_variance)
         doubt = is_root_doubtful(new_variance, deviation)
@@ -119,23 +143,12 @@ def _learn_standard(s: int, half: float, scales: Float64, raw: Float64, z: Float
         scales[s, 2, i] = new_variance
         scales[s, 3, i] = -deviation if doubt else deviation
     if doubtful > 0:
-        for i in range(len(z)):
+        for i in range(len(raw)):
             if scales[s, 3, i] < 0.0:
                 scales[s, 3, i] = math.pow(scales[s, 2, i], half)
 
 
-@kernel
-def _standardise(s: int, with_std: bool, scales: Float64, z: Float64) -> None:
-    if with_std:
-        for i in range(len(z)):
-            scaled = (z[i] - scales[s, 1, i]) / scales[s, 3, i]
-            z[i] = 0.0 if scales[s, 2, i] == 0.0 else scaled
-    else:
-        for i in range(len(z)):
-            z[i] = z[i] - scales[s, 1, i]
-
-
-@kernel
+@inlined
 def _min_max(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> None:
     for i in range(len(z)):
         if raw[i] != raw[i]:
@@ -147,7 +160,7 @@ def _min_max(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> 
         z[i] = (z[i] - scales[s, 0, i]) / length if length != 0.0 else 0.0
 
 
-@kernel
+@inlined
 def _max_abs(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> None:
     for i in range(len(z)):
         if raw[i] != raw[i]:
@@ -157,7 +170,7 @@ def _max_abs(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> 
         z[i] = z[i] / scales[s, 0, i] if scales[s, 0, i] != 0.0 else 0.0
 
 
-@kernel
+@inlined
 def _normalise(scaler: int, raw: Float64, z: Float64, spare: Float64) -> bool:
     """False where all that is there is zero: River divides by it."""
     norm, some = 0.0, False
@@ -174,7 +187,7 @@ def _normalise(scaler: int, raw: Float64, z: Float64, spare: Float64) -> bool:
     return True
 
 
-@kernel
+@inlined
 def length(raw: Float64, z: Float64, spare: Float64) -> float:
     """The Euclidean norm of what is there, summed as ``numpy.linalg.norm`` does it, which is by BLAS; ``spare``
     float64[f] is written."""
@@ -186,7 +199,7 @@ def length(raw: Float64, z: Float64, spare: Float64) -> float:
     return math.sqrt(np.dot(spare[:n], spare[:n]))
 
 
-@kernel
+@inlined
 def meet(i: int, order: Int64) -> None:
     """Feature ``i`` is learned for the first time."""
     known = 0
@@ -196,7 +209,7 @@ def meet(i: int, order: Int64) -> None:
     order[1, i] = 1
 
 
-@kernel
+@inlined
 def sigmoid(x: float) -> float:
     """River's: exactly 0 and 1 beyond 30, so that nothing overflows."""
     if x < -30.0:
@@ -206,7 +219,7 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x))
 
 
-@kernel
+@inlined
 def add(total: float, low: float, x: float, compensated: bool) -> tuple[float, float]:
     """One more term of Python's ``sum`` of floats: since 3.12 with Neumaier's compensation, kept in ``low``
     (Zeitschrift fuer Angewandte Mathematik und Mechanik 54 (1974), page 39)."""
@@ -216,7 +229,7 @@ def add(total: float, low: float, x: float, compensated: bool) -> tuple[float, f
     return new, low
 
 
-@kernel
+@inlined
 def added(total: float, low: float) -> float:
     """The end of that sum."""
     return total + low if low != 0.0 and math.isfinite(low) else total

@@ -10,8 +10,8 @@ import math
 
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
-from thalweg.engine.kernels.jit import kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, prepare
+from thalweg.engine.kernels.jit import inlined, kernel
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, prepare, row_of
 
 # Model.codes: whether sums are compensated, and what a variance is divided by less than the count
 COMPENSATED, DDOF = range(2)
@@ -31,27 +31,19 @@ _ROOT_OF_TAU = math.sqrt(2.0 * math.pi)
 
 @kernel
 def run_bayes(steps: Steps, model: Model, state: State, work: Float64, out: Float64) -> None:
-    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is
-    written: P(True), NaN before anything is learned and
-    infinity where River raises or has no number; or 0 where the row was learned, NaN where River raises.
+    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is written: P(True),
+    NaN before anything is learned and infinity where River raises or has no number; or 0 where the row was learned,
+    NaN where River raises.
     """
-    kinds, rows, x, y = steps.kinds, steps.rows, borrowed(steps.x), steps.y
-    columns, strict, scalers, codes = (
-        borrowed(model.columns),
-        model.strict,
-        borrowed(model.scalers),
-        borrowed(model.codes),
-    )
-    powers, scales, head, counts = (
-        borrowed(model.powers),
-        borrowed(state.scales),
-        borrowed(state.head),
-        borrowed(state.scalars),
-    )
-    raw, z, spare = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
+    kinds, rows, y, strict = steps.kinds, steps.rows, steps.y, model.strict
+    x, columns, scalers = borrowed(steps.x), borrowed(model.columns), borrowed(model.scalers)
+    codes, powers = borrowed(model.codes), borrowed(model.powers)
+    scales, head, counts = borrowed(state.scales), borrowed(state.head), borrowed(state.scalars)
+    picked, z, spare = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
     for k in range(len(kinds)):
         learn = kinds[k] == LEARN
-        defined = prepare(learn, x, rows[k], columns, strict, scalers, scales, powers, raw, z, spare)
+        raw = row_of(x, rows[k], columns, picked)
+        defined = prepare(learn, raw, strict, scalers, scales, powers, z, spare)
         if learn:
             out[k] = math.nan
             if defined:
@@ -61,7 +53,7 @@ def run_bayes(steps: Steps, model: Model, state: State, work: Float64, out: Floa
             out[k] = _predict(codes, head, counts, raw, z) if defined else math.inf
 
 
-@kernel
+@inlined
 def _learn(label: int, head: Float64, counts: Float64, raw: Float64, z: Float64) -> None:
     if counts[0] == 0.0 and counts[1] == 0.0:
         counts[FIRST] = label
@@ -75,7 +67,7 @@ def _learn(label: int, head: Float64, counts: Float64, raw: Float64, z: Float64)
             head[base + SQUARES, i] += (z[i] - mean) * (z[i] - head[base + MEAN, i])
 
 
-@kernel
+@inlined
 def _predict(codes: Int64, head: Float64, counts: Float64, raw: Float64, z: Float64) -> float:
     if counts[0] == 0.0 and counts[1] == 0.0:
         return math.nan
@@ -91,7 +83,7 @@ def _predict(codes: Int64, head: Float64, counts: Float64, raw: Float64, z: Floa
     return math.inf if math.isnan(score) else score
 
 
-@kernel
+@inlined
 def _log_likelihood(label: int, codes: Int64, head: Float64, counts: Float64, raw: Float64, z: Float64) -> float:
     base = 3 * label
     total, low = 0.0, 0.0

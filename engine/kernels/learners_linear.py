@@ -10,8 +10,8 @@ import math
 
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
-from thalweg.engine.kernels.jit import kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, meet, prepare, sigmoid
+from thalweg.engine.kernels.jit import inlined, kernel
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, meet, prepare, row_of, sigmoid
 from thalweg.engine.kernels.learners_optimizers import BETA_1, NESTEROV, SGD, WEIGHT, A, rate_at, step
 from thalweg.engine.kernels.learners_optimizers import NUMBERS as _OWN
 from thalweg.engine.kernels.learners_optimizers import ROWS as ROWS_OF_OPTIMIZER
@@ -39,30 +39,20 @@ ROWS = ROWS_OF_OPTIMIZER + 1
 
 @kernel
 def run_linear(steps: Steps, model: Model, state: State, work: Float64, out: Float64) -> None:
-    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is
-    written: the score, or 0 where the row was learned; NaN
-    where River raises.
+    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is written: the
+    score, or 0 where the row was learned; NaN where River raises.
     """
-    kinds, rows, x, y, weights = steps.kinds, steps.rows, borrowed(steps.x), steps.y, steps.weights
-    columns, strict, scalers, codes, numbers = (
-        borrowed(model.columns),
-        model.strict,
-        borrowed(model.scalers),
-        borrowed(model.codes),
-        borrowed(model.numbers),
-    )
-    powers, scales, head, scalars, order = (
-        borrowed(model.powers),
-        borrowed(state.scales),
-        borrowed(state.head),
-        borrowed(state.scalars),
-        borrowed(state.order),
-    )
-    raw, z, g = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
+    kinds, rows, y, weights, strict = steps.kinds, steps.rows, steps.y, steps.weights, model.strict
+    x, columns, scalers = borrowed(steps.x), borrowed(model.columns), borrowed(model.scalers)
+    codes, numbers, powers = borrowed(model.codes), borrowed(model.numbers), borrowed(model.powers)
+    scales, head = borrowed(state.scales), borrowed(state.head)
+    scalars, order = borrowed(state.scalars), borrowed(state.order)
+    picked, z, g = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
     for k in range(len(kinds)):
         learn = kinds[k] == LEARN
+        raw = row_of(x, rows[k], columns, picked)
         out[k] = math.nan
-        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, powers, raw, z, g):
+        if not prepare(learn, raw, strict, scalers, scales, powers, z, g):
             continue
         if not learn:
             out[k] = _mean(codes, _predict(codes, head, scalars, order, raw, z))
@@ -70,7 +60,7 @@ def run_linear(steps: Steps, model: Model, state: State, work: Float64, out: Flo
             out[k] = 0.0
 
 
-@kernel
+@inlined
 def _predict(codes: Int64, head: Float64, scalars: Float64, order: Int64, raw: Float64, z: Float64) -> float:
     total: float = 0.0
     for i in range(len(z)):
@@ -81,7 +71,7 @@ def _predict(codes: Int64, head: Float64, scalars: Float64, order: Int64, raw: F
     return total
 
 
-@kernel
+@inlined
 def _mean(codes: Int64, value: float) -> float:
     """From the raw output to a score: the inverse of the link function of the loss."""
     if codes[LOSS] >= LOG:
@@ -92,7 +82,7 @@ def _mean(codes: Int64, value: float) -> float:
     return value
 
 
-@kernel
+@inlined
 def _learn(
     y: float,
     weight: float,
@@ -124,29 +114,29 @@ def _learn(
         slope *= weight
     slope = numbers[CLIP] if numbers[CLIP] < slope else slope
     slope = -numbers[CLIP] if -numbers[CLIP] > slope else slope
-    if numbers[L2] == 0.0:
-        for i in range(len(z)):
-            g[i] = z[i] * slope
-    else:
-        for i in range(len(z)):
-            g[i] = z[i] * slope + numbers[L2] * head[WEIGHT, i]
     t = scalars[ITERATIONS]
     scalars[INTERCEPT] -= rate_at(codes[INTERCEPT_RATE], numbers[INTERCEPT_A], numbers[INTERCEPT_B], t) * slope
     rate = rate_at(codes[RATE], numbers[RATE_A], numbers[RATE_B], t)
     corrects_bias = codes[CORRECTS_BIAS] == 1
-    if codes[OPTIMIZER] == SGD:  # here, since a call with ten arrays takes as long
-        for i in range(len(g)):
-            moved = head[WEIGHT, i] - rate * g[i]
+    if codes[OPTIMIZER] == SGD and numbers[L2] == 0.0:
+        for i in range(len(z)):
+            moved = head[WEIGHT, i] - rate * (z[i] * slope)
             head[WEIGHT, i] = moved if raw[i] == raw[i] else head[WEIGHT, i]
-    elif not step(codes[OPTIMIZER], rate, t, corrects_bias, numbers, powers, scalars, head, order, raw, g):
-        return False
+    else:
+        for i in range(len(z)):
+            g[i] = z[i] * slope
+        if numbers[L2] != 0.0:
+            for i in range(len(z)):
+                g[i] += numbers[L2] * head[WEIGHT, i]
+        if not step(codes[OPTIMIZER], rate, t, corrects_bias, numbers, powers, scalars, head, order, raw, g):
+            return False
     scalars[ITERATIONS] = t + 1.0
     if numbers[L1] != 0.0:
         _penalise(codes, numbers, head, scalars, raw)
     return True
 
 
-@kernel
+@inlined
 def _slope(loss: int, a: float, b: float, powers: Float64, y: float, value: float) -> tuple[float, bool]:
     """The gradient of the loss by the raw output, and whether River gets that far: ``river/optim/losses.py``."""
     if loss == SQUARED:
@@ -184,7 +174,7 @@ def _slope(loss: int, a: float, b: float, powers: Float64, y: float, value: floa
     return sign * (sigmoid(a * (sign * value) + b) - 1.0), True
 
 
-@kernel
+@inlined
 def _penalise(codes: Int64, numbers: Float64, head: Float64, scalars: Float64, raw: Float64) -> None:
     """The cumulative L1 penalty: Tsuruoka, Tsujii and Ananiadou, ACL 2009, as River applies it."""
     rate = rate_at(codes[RATE], numbers[RATE_A], numbers[RATE_B], scalars[ITERATIONS])

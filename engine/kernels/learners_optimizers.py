@@ -1,6 +1,6 @@
 """One step of an optimizer, as ``river/optim`` takes it: feature by feature, in River's order of operations.
 
-SGD itself stands in ``learners_linear.py``.
+SGD without L2 stands in ``learners_linear.py``, too, since a call with ten arrays takes as long as it does.
 
 Sources: Duchi, Hazan and Singer, JMLR 12 (2011) (AdaGrad); Zeiler, arXiv 1212.5701 (AdaDelta); Kingma and Ba, ICLR 2015
 (Adam, AdaMax); Reddi, Kale and Kumar, ICLR 2018 (AMSGrad); Dozat, ICLR 2016 workshop (Nadam); Luo et al., ICLR 2019
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from thalweg.engine.kernels.arrays import Float64, Int64
-from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.jit import inlined
 from thalweg.engine.kernels.learners_powers import inverse, root, square
 
 # Optimizers, in the alphabet's order.
@@ -31,7 +31,7 @@ WEIGHT, A, B, C = range(4)
 ROWS = 4
 
 
-@kernel
+@inlined
 def rate_at(schedule: int, a: float, b: float, t: float) -> float:
     """The learning rate after ``t`` iterations: ``river/optim/schedulers.py``."""
     if schedule == INVERSE_SCALING:
@@ -41,7 +41,7 @@ def rate_at(schedule: int, a: float, b: float, t: float) -> float:
     return a
 
 
-@kernel
+@inlined
 def step(
     optimizer: int,
     rate: float,
@@ -59,6 +59,11 @@ def step(
     float64[f], at iteration ``t`` with that learning ``rate``. Written: ``head`` float64[ROWS or more, f] and, by
     AdaBound, ``final_rate`` float64[1]. False where River divides by zero or overflows; what comes before is written.
     """
+    if optimizer == SGD:
+        for i in range(len(g)):
+            moved = head[WEIGHT, i] - rate * g[i]
+            head[WEIGHT, i] = moved if raw[i] == raw[i] else head[WEIGHT, i]
+        return True
     if optimizer == FTRL:
         return _follow_the_leader(numbers, powers, head, raw, g)
     if optimizer in (ADAM, RMS_PROP):
@@ -89,7 +94,7 @@ def step(
     return True
 
 
-@kernel
+@inlined
 def _change(
     optimizer: int,
     i: int,
@@ -151,7 +156,7 @@ def _change(
     return bound * head[A, i], below != 0.0
 
 
-@kernel
+@inlined
 def _whole_vector(
     optimizer: int,
     rate: float,
@@ -188,7 +193,7 @@ def _whole_vector(
     return True
 
 
-@kernel
+@inlined
 def _follow_the_leader(numbers: Float64, powers: Float64, head: Float64, raw: Float64, g: Float64) -> bool:
     """FTRL-Proximal: z in row A, n in row B."""
     for i in range(len(g)):

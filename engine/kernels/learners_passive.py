@@ -9,8 +9,20 @@ import math
 
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
-from thalweg.engine.kernels.jit import kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, length, meet, prepare, sigmoid
+from thalweg.engine.kernels.jit import inlined, kernel
+from thalweg.engine.kernels.learners import (
+    LEARN,
+    Model,
+    State,
+    Steps,
+    add,
+    added,
+    length,
+    meet,
+    prepare,
+    row_of,
+    sigmoid,
+)
 from thalweg.engine.kernels.learners_powers import square
 
 # Model.codes: a classifier (1) or a regressor (0); River's mode; whether sums are compensated
@@ -28,30 +40,20 @@ SCALARS = 1
 
 @kernel
 def run_passive(steps: Steps, model: Model, state: State, work: Float64, out: Float64) -> None:
-    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is
-    written: the score, or 0 where the row was learned; NaN
-    where River raises.
+    """Carries out the steps in order; ``work`` float64[3, f] is scratch, ``out`` float64[k] is written: the
+    score, or 0 where the row was learned; NaN where River raises.
     """
-    kinds, rows, x, y = steps.kinds, steps.rows, borrowed(steps.x), steps.y
-    columns, strict, scalers, codes, numbers = (
-        borrowed(model.columns),
-        model.strict,
-        borrowed(model.scalers),
-        borrowed(model.codes),
-        borrowed(model.numbers),
-    )
-    powers, scales, head, scalars, order = (
-        borrowed(model.powers),
-        borrowed(state.scales),
-        borrowed(state.head),
-        borrowed(state.scalars),
-        borrowed(state.order),
-    )
-    raw, z, spare = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
+    kinds, rows, y, strict = steps.kinds, steps.rows, steps.y, model.strict
+    x, columns, scalers = borrowed(steps.x), borrowed(model.columns), borrowed(model.scalers)
+    codes, numbers, powers = borrowed(model.codes), borrowed(model.numbers), borrowed(model.powers)
+    scales, head = borrowed(state.scales), borrowed(state.head)
+    scalars, order = borrowed(state.scalars), borrowed(state.order)
+    picked, z, spare = borrowed(work[0]), borrowed(work[1]), borrowed(work[2])
     for k in range(len(kinds)):
         learn = kinds[k] == LEARN
+        raw = row_of(x, rows[k], columns, picked)
         out[k] = math.nan
-        if not prepare(learn, x, rows[k], columns, strict, scalers, scales, powers, raw, z, spare):
+        if not prepare(learn, raw, strict, scalers, scales, powers, z, spare):
             continue
         value = _dot(head, order, raw, z, codes[COMPENSATED] == 1) + scalars[INTERCEPT]
         if not learn:
@@ -60,7 +62,7 @@ def run_passive(steps: Steps, model: Model, state: State, work: Float64, out: Fl
             out[k] = 0.0
 
 
-@kernel
+@inlined
 def _dot(head: Float64, order: Int64, raw: Float64, z: Float64, compensated: bool) -> float:
     """River walks the shorter of row and weights; the weights in the order in which they were first learned."""
     here, known = 0, 0
@@ -75,7 +77,7 @@ def _dot(head: Float64, order: Int64, raw: Float64, z: Float64, compensated: boo
     return added(total, low)
 
 
-@kernel
+@inlined
 def _learn(
     y: float,
     value: float,
@@ -112,7 +114,7 @@ def _learn(
     return True
 
 
-@kernel
+@inlined
 def _size(mode: int, aggressiveness: float, loss: float, squared: float) -> float:
     """How far to go, before the sign: River's tau."""
     if mode == 2:

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from thalweg.engine.kernels.arrays import Float64
-from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.jit import inlined
 
 POWERS = np.array([0.5, 2.0, -1.0])
 
@@ -26,7 +26,7 @@ _MARGIN = 1.02  # the last 2 % before the middle, which is 0.01 units
 _HALF_UNIT = math.ldexp(1.0 + math.ulp(1.0), -53)
 
 
-@kernel
+@inlined
 def error_of_product(a: float, b: float, product: float) -> float:
     """a * b less its rounded ``product``; NaN where it would overflow."""
     t = _SPLIT * a
@@ -38,7 +38,7 @@ def error_of_product(a: float, b: float, product: float) -> float:
     return ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
 
 
-@kernel
+@inlined
 def is_root_doubtful(x: float, nearest: float) -> bool:
     """Whether ``pow`` might round the root of ``x`` otherwise than to the ``nearest``."""
     square = nearest * nearest
@@ -47,14 +47,14 @@ def is_root_doubtful(x: float, nearest: float) -> bool:
     return abs(rest) * _MARGIN > nearest * unit
 
 
-@kernel
+@inlined
 def root(x: float, powers: Float64) -> float:
     """``x ** 0.5`` of Python, for x that is not negative."""
     nearest = math.sqrt(x)
     return math.pow(x, powers[0]) if is_root_doubtful(x, nearest) or x < _SMALL else nearest
 
 
-@kernel
+@inlined
 def square(x: float, powers: Float64) -> float:
     """``x ** 2`` of Python, but infinite where Python raises."""
     nearest = x * x
@@ -62,7 +62,7 @@ def square(x: float, powers: Float64) -> float:
     return math.pow(x, powers[1]) if doubtful else nearest
 
 
-@kernel
+@inlined
 def inverse(x: float, powers: Float64) -> float:
     """``x ** -1`` of Python, but infinite where Python raises."""
     nearest = 1.0 / x

@@ -7,6 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from thalweg.engine.kernels import metrics
+from thalweg.engine.kernels.learners import Model, State, Steps
+from thalweg.engine.kernels.learners_bayes import run_bayes
+from thalweg.engine.kernels.learners_linear import run_linear
+from thalweg.engine.kernels.learners_passive import run_passive
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
 from thalweg.engine.kernels.text import find_doubtful, placed, read_times, vector_hashes, write_rows
 from thalweg.engine.kernels.windows import Program, Ring, Rows, advance, compact
@@ -17,11 +21,19 @@ def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> Non
 
     >>> warm()
     """
-    steps: list[Callable[[], object]] = [_windows, _rowwise, _text, _metrics]
+    steps: list[Callable[[], object]] = [_windows, _rowwise, _text, _metrics, _learners]
     for done, step in enumerate(steps):
         progress(done, len(steps))
         step()
     progress(len(steps), len(steps))
+
+
+def _learners() -> None:
+    whole, none = np.empty(0, dtype=np.int64), np.empty(0)
+    steps = Steps(np.empty(0, dtype=np.int8), whole, np.empty((0, 0)), none, none)
+    state = State(np.empty((0, 4, 0)), np.empty((0, 0)), none, np.empty((2, 0), dtype=np.int64))
+    for function in (run_linear, run_passive, run_bayes):
+        function(steps, Model(whole, 0, whole, none, whole, none), state, np.empty((3, 0)), none)
 
 
 def _rowwise() -> None:

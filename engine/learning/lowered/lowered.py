@@ -102,10 +102,11 @@ class Lowered:
         for models that take them). Written: ``out`` float64[k], the score (P(True), or the value), NaN where River
         would raise, and 0.0 for what was learned, NaN where River would raise.
 
-        x is C-contiguous; an array of another type or order costs a copy, or a compilation.
+        An array of another type or order, or one that cannot be written, is copied first.
         """
         assert x.shape[1] == len(self.names), f"{len(self.names)} columns expected, got {x.shape[1]}"
-        self._kernel(Steps(kinds, rows, x, y, w), self._program, self._state, self._work, out)
+        steps = Steps(_plain(kinds, np.int8), _plain(rows, np.int64), *(_plain(part, np.float64) for part in (x, y, w)))
+        self._kernel(steps, self._program, self._state, self._work, out)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What has been learned, as copies of arrays by name: ``scales``, ``head``, ``scalars``, ``order``."""
@@ -129,6 +130,13 @@ class Lowered:
             SCALERS[type(scaler)][1](scaler, scale, self._used)
         _LEARNERS[type(last)][1](last, self._state, self._used)
         return river
+
+
+def _plain(array: npt.NDArray[Any], kind: type[np.generic]) -> npt.NDArray[Any]:
+    """``array`` as the kernels were compiled for; each other layout would be compiled anew."""
+    if array.dtype == kind and array.flags.c_contiguous and array.flags.writeable:
+        return array
+    return np.array(array, dtype=kind, order="C")
 
 
 def _lower(model: Any, names: tuple[str, ...]) -> Lowered:
