@@ -38,8 +38,9 @@ test-lowest: ## the fast tests on the oldest supported versions
 test-nightly: setup ## the whole suite with many more random examples
 	$(PYTHON) -m pytest --hypothesis-profile=nightly
 
-bench: setup ## the benchmarks
+bench: setup ## the benchmarks in full, results in benchmarks/results, and the table in README.md
 	$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks readme
 
 format: setup ## put the code into shape
 	$(PYTHON) -m ruff check --fix .

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import orjson
+from bytewax.recovery import init_db_dir
 
 from benchmarks import events, handwritten, harness, payments
 from benchmarks.chain import Chain, raw_of, send
 from benchmarks.events import Payments
 from benchmarks.harness import POLL_S, Here, Process, digits, python, ratio, say
-from benchmarks.kafka import BATCH, FETCHING, Meter, Topics, topics
+from benchmarks.kafka import BATCH, FETCHING, Meter, Topics, clients, topics
 from benchmarks.opponents import number_of
 from thalweg.connectors.kafka_read import Reader
 from thalweg.connectors.kafka_sink import Writer
@@ -35,8 +36,8 @@ from thalweg.engine.batch import Log
 PAYMENTS, PAYMENTS_FULL = 200_000, 2_000_000
 LATER, LATER_FULL = 60_000, 500_000
 WARM = 60_000  # payments that the handwritten flow knows before it starts
-RUN_S, RUN_FULL_S = 2.5, 20.0  # contestants that are not through are stopped so long after their first prediction
-SAVING_S, SAVING_FULL_S = 5.0, 30.0  # the same where state is saved every second
+RUN_S, RUN_FULL_S = 2.0, 20.0  # contestants that are not through are stopped so long after their first prediction
+SAVING_S, SAVING_FULL_S = 4.5, 30.0  # the same where state is saved every second
 ROUNDS, ROUNDS_FULL = 2, 5
 QUICK_S = 32.0  # of what comes before the latencies; a quick run begins no round that would end later
 SAMPLE = 2_000
@@ -107,8 +108,9 @@ class Arena:
     def passthrough(self, work: Work) -> None:
         """The same bytes."""
         target = self.kafka.create(self.kafka.name("passthrough"))
-        arguments = ("passthrough", self.kafka.brokers, work.topic, target, str(work.events))
-        self._run("passthrough", python("benchmarks.opponents", *arguments), target, work.events)
+        arguments = ("passthrough", work.topic, target, str(work.events))
+        process = python("benchmarks.opponents", *arguments, environment=clients(self.kafka.brokers))
+        self._run("passthrough", process, target, work.events)
 
     def plain_loop(self, work: Work, limit_s: float) -> None:
         """Read, decode, chain, produce, one after the other, in this process."""
@@ -121,7 +123,7 @@ class Arena:
         target = self.kafka.create(self.kafka.name("handwritten"))
         store = self.state / target
         store.mkdir()
-        python("bytewax.recovery", str(store), "1").start().wait()
+        init_db_dir(store, 1)
         environment = {"BROKERS": self.kafka.brokers, "SOURCE": work.topic, "TARGET": target, "WARM": str(WARM)}
         options = ("-r", str(store), "-s", f"{snapshot_s:.0f}", "-b", "0")
         process = python("bytewax.run", "benchmarks.handwritten:flow", *options, environment=environment)
@@ -165,6 +167,7 @@ def _run(arena: Arena, quick: bool) -> dict[str, Any]:
     difference = agreement()
     rows = events.payments(PAYMENTS if quick else PAYMENTS_FULL, end_us=time.time_ns() // 1000 - events.DELAY_US)
     every_round, once = _contestants(arena, rows, quick)
+    say("topics are filled")
     for contestant in once:
         contestant()
     for round_ in range(ROUNDS if quick else ROUNDS_FULL):

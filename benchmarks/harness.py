@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("thalweg", "bytewax", "confluent-kafka", "msgspec", "numba", "numpy", "orjson", "pyarrow", "river")
 POLL_S = 0.02
+STARTED = time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,8 @@ def digits(value: float, count: int = 3) -> float:
 
 
 def say(text: str) -> None:
-    """Progress, on stderr."""
-    sys.stderr.write(f"  {text}\n")
+    """Progress, on stderr, with the seconds since the start."""
+    sys.stderr.write(f"{time.perf_counter() - STARTED:6.1f} s  {text}\n")
     sys.stderr.flush()
 
 

@@ -5,6 +5,7 @@ A rate is that of records arriving on a topic, whoever writes them, and needs no
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +15,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from benchmarks.opponents import send
 from thalweg.connectors.broker import EmbeddedBroker
-from thalweg.connectors.kafka_config import Cluster, consumer_config, logger, producer_config
+from thalweg.connectors.kafka_config import Cluster, consumer_config, producer_config
 from thalweg.connectors.kafka_sink import SETTINGS
 from thalweg.connectors.kafka_source import QUEUE_KILOBYTES
 
@@ -174,24 +176,14 @@ def topics() -> Iterator[Topics]:
         yield Topics(broker.bootstrap, broker.pid)
 
 
-def reader(brokers: str, topic: str, part: int = 0, *, at_end: bool = False, **settings: str) -> Consumer:
-    """A consumer of one log with a pipeline's settings."""
-    consumer = Consumer(consumer_config({"bootstrap.servers": brokers} | FETCHING | settings, "benchmarks"))
-    log = TopicPartition(topic, part)
-    low, high = consumer.get_watermark_offsets(log, timeout=TIMEOUT_S)
-    consumer.assign([TopicPartition(topic, part, high if at_end else low)])
-    return consumer
+def clients(brokers: str) -> dict[str, str]:
+    """What :mod:`benchmarks.opponents` takes from its environment: the settings of a pipeline's own clients."""
+    servers = {"bootstrap.servers": brokers}
+    return {
+        "CONSUMER": _json(consumer_config(FETCHING | servers, "benchmarks")),
+        "PRODUCER": _json(producer_config(SETTINGS | servers)),
+    }
 
 
-def writer(brokers: str, **settings: str) -> Producer:
-    """A producer with a pipeline's settings, connected."""
-    producer = Producer(producer_config(SETTINGS | {"bootstrap.servers": brokers} | settings) | {"logger": logger})
-    producer.list_topics(timeout=TIMEOUT_S)
-    return producer
-
-
-def send(producer: Producer, topic: str, messages: list[dict[str, Any]], part: int = 0) -> None:
-    """Queues all of them, in order; waits while the queue is full."""
-    while producer.produce_batch(topic, messages, partition=part) < len(messages):
-        messages = [message for message in messages if message.pop("_error", None) is not None]
-        producer.poll(0.05)
+def _json(config: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in config.items() if name != "logger"})

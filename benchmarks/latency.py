@@ -21,7 +21,7 @@ from benchmarks import events, harness, payments
 from benchmarks.chain import cut
 from benchmarks.e2e import DELIVERY, PAYMENTS, PAYMENTS_FULL, RUN_FULL_S, RUN_S, Arena, thalweg_run
 from benchmarks.harness import digits, python, say
-from benchmarks.kafka import Topics, topics
+from benchmarks.kafka import Topics, clients, topics
 from thalweg.connectors.codecs import Form, reading_of
 from thalweg.connectors.journal import Record, decode
 from thalweg.connectors.kafka_read import read_topic
@@ -30,7 +30,7 @@ from thalweg.engine.shard import Shard
 
 SETTLED = 0.2  # the share of a run that does not count
 LOAD = 0.5
-SECONDS, SECONDS_FULL = 5.0, 30.0
+SECONDS, SECONDS_FULL = 4.0, 30.0
 EPOCH_S, EPOCH_FULL_S = 2.0, 5.0
 READY_S = 30.0
 DRAIN_S = 30.0
@@ -69,18 +69,18 @@ def measure(kafka: Topics, state: Path, per_second: float, seconds: float, epoch
     """Runs the three processes; raises :class:`harness.Failed` where predictions are missing at the end."""
     source, name = kafka.create(kafka.name("paced"), appended=True), kafka.name("latency")
     target = kafka.create(f"{name}.predictions", appended=True)
-    count = int(per_second * seconds)
+    count, ends = int(per_second * seconds), clients(kafka.brokers)
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / file) for file in ("sent.npy", "read.npy")]
         live = thalweg_run(kafka, state / name, name, source, "flow", epoch=str(epoch_s)).start()
         processes = [live]
         try:
             _await_start(kafka, f"{name}.journal")
-            watcher = python("benchmarks.opponents", "watcher", kafka.brokers, target, files[1], str(count)).start()
+            watcher = python("benchmarks.opponents", "watcher", target, files[1], str(count), environment=ends).start()
             processes.append(watcher)
             watcher.line()
             pacing = (source, files[0], str(per_second), str(seconds))
-            pacer = python("benchmarks.opponents", "pacer", kafka.brokers, *pacing).start()
+            pacer = python("benchmarks.opponents", "pacer", *pacing, environment=ends).start()
             processes.append(pacer)
             pacer.line()
             started, used = time.monotonic(), harness.cpu_seconds_of(live.pid)

@@ -1,38 +1,43 @@
-"""Small programs that run in processes of their own: ``python -m benchmarks.opponents NAME BROKERS SOURCE TARGET ...``.
+"""Small programs that run in processes of their own: ``python -m benchmarks.opponents NAME SOURCE TARGET ...``.
 
 passthrough: what the log itself can do here, consume a batch and produce the same bytes. pacer and watcher: the two
-ends of a latency measurement.
+ends of a latency measurement. The settings of their clients come from the environment, as JSON: nothing of the engine
+is imported here.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
 
-from benchmarks import kafka
 from benchmarks.events import payments
 
 SLICE_S = 0.001  # how often the pacer sends
+BATCH = 4096
+TIMEOUT_S = 30.0
 
 
-def passthrough(brokers: str, source: str, target: str, records: str) -> None:
+def passthrough(source: str, target: str, records: str) -> None:
     """Copies ``records`` records, the same bytes and keys."""
-    reader, writer, left = kafka.reader(brokers, source), kafka.writer(brokers), int(records)
+    reader, writer, left = open_reader(source), open_writer(), int(records)
     while left:
-        batch = [message for message in reader.consume(kafka.BATCH, 0.01) if message.error() is None]
-        kafka.send(writer, target, [{"key": message.key(), "value": message.value()} for message in batch])
+        batch = [message for message in reader.consume(BATCH, 0.01) if message.error() is None]
+        send(writer, target, [{"key": message.key(), "value": message.value()} for message in batch])
         writer.poll(0)
         left -= len(batch)
     writer.flush()
     reader.close()
 
 
-def pacer(brokers: str, source: str, out: str, per_second: str, seconds: str, later: str = "") -> None:
+def pacer(source: str, out: str, per_second: str, seconds: str, later: str = "") -> None:
     """Sends payments evenly at a rate; writes when each was given to the client (int64 ns) to ``out``.
 
     Event times go on in steps of the wall clock's, so nothing is ahead of it. With ``later`` labels go to that topic.
@@ -43,7 +48,7 @@ def pacer(brokers: str, source: str, out: str, per_second: str, seconds: str, la
     messages = [
         {"key": key, "value": value} for key, value in zip(rows.keys(), rows.values(told=not later), strict=True)
     ]
-    writer, sent, at = kafka.writer(brokers, **{"linger.ms": "0"}), np.zeros(count, dtype=np.int64), 0
+    writer, sent, at = open_writer(**{"linger.ms": "0"}), np.zeros(count, dtype=np.int64), 0
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     start = time.monotonic()
@@ -51,7 +56,7 @@ def pacer(brokers: str, source: str, out: str, per_second: str, seconds: str, la
         due = min(int((time.monotonic() - start) * rate), count)
         if due > at:
             sent[at:due] = time.time_ns()
-            kafka.send(writer, source, messages[at:due])
+            send(writer, source, messages[at:due])
             at = due
         writer.poll(0)
         time.sleep(SLICE_S)
@@ -59,11 +64,11 @@ def pacer(brokers: str, source: str, out: str, per_second: str, seconds: str, la
     np.save(out, sent)
 
 
-def watcher(brokers: str, source: str, out: str, records: str) -> None:
+def watcher(source: str, out: str, records: str) -> None:
     """Reads predictions as they come; writes when each was in hand (int64 ns), by its payment's number, to ``out``."""
     count = int(records)
     read, left = np.zeros(count, dtype=np.int64), count
-    reader = kafka.reader(brokers, source, at_end=True)
+    reader = open_reader(source, at_end=True)
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     sys.stdout.write("ready\n")
@@ -79,6 +84,28 @@ def watcher(brokers: str, source: str, out: str, records: str) -> None:
                 left -= 1
     np.save(out, read)
     reader.close()
+
+
+def open_reader(topic: str, *, at_end: bool = False) -> Consumer:
+    """A consumer of partition 0, from its beginning or its end."""
+    consumer, log = Consumer(json.loads(os.environ["CONSUMER"])), TopicPartition(topic, 0)
+    low, high = consumer.get_watermark_offsets(log, timeout=TIMEOUT_S)
+    consumer.assign([TopicPartition(topic, 0, high if at_end else low)])
+    return consumer
+
+
+def open_writer(**settings: str) -> Producer:
+    """A producer, connected."""
+    producer = Producer(json.loads(os.environ["PRODUCER"]) | settings)
+    producer.list_topics(timeout=TIMEOUT_S)
+    return producer
+
+
+def send(producer: Producer, topic: str, messages: list[dict[str, Any]], part: int = 0) -> None:
+    """Queues all of them, in order; waits while the queue is full."""
+    while producer.produce_batch(topic, messages, partition=part) < len(messages):
+        messages = [message for message in messages if message.pop("_error", None) is not None]
+        producer.poll(0.05)
 
 
 def number_of(prediction: bytes) -> int:

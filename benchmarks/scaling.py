@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from bytewax.recovery import init_db_dir
 
 from benchmarks import events, harness, payments
 from benchmarks.chain import Chain, cut, raw_of
@@ -120,7 +121,7 @@ def _live(kafka: Topics, state: Path, name: str, topic: str, workers: int) -> Pr
         return thalweg_run(kafka, state, name, topic, "flow")
     store = state / "recovery"
     store.mkdir(parents=True)
-    python("bytewax.recovery", str(store), "1").start().wait()
+    init_db_dir(store, 1)
     flow = f"thalweg.dataflows.serve:dataflow('benchmarks.payments', '{kafka.brokers}')"
     options = ("-w", str(workers), "-r", str(store), "-s", "30", "-b", "0")
     return python("bytewax.run", flow, *options, environment={"PAYMENTS_NAME": name, "PAYMENTS_TOPIC": topic})
