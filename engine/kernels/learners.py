@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
-from thalweg.engine.kernels.jit import inlined
+from thalweg.engine.kernels.jit import inlined, kernel
 from thalweg.engine.kernels.learners_powers import is_root_doubtful
 
 # What a step does.
@@ -170,7 +170,7 @@ def _max_abs(learn: bool, s: int, scales: Float64, raw: Float64, z: Float64) -> 
         z[i] = z[i] / scales[s, 0, i] if scales[s, 0, i] != 0.0 else 0.0
 
 
-@inlined
+@kernel
 def _normalise(scaler: int, raw: Float64, z: Float64, spare: Float64) -> bool:
     """False where all that is there is zero: River divides by it."""
     norm, some = 0.0, False
@@ -187,7 +187,7 @@ def _normalise(scaler: int, raw: Float64, z: Float64, spare: Float64) -> bool:
     return True
 
 
-@inlined
+@kernel
 def length(raw: Float64, z: Float64, spare: Float64) -> float:
     """The Euclidean norm of what is there, summed as ``numpy.linalg.norm`` does it, which is by BLAS; ``spare``
     float64[f] is written."""
@@ -199,7 +199,7 @@ def length(raw: Float64, z: Float64, spare: Float64) -> float:
     return math.sqrt(np.dot(spare[:n], spare[:n]))
 
 
-@inlined
+@kernel
 def meet(i: int, order: Int64) -> None:
     """Feature ``i`` is learned for the first time."""
     known = 0

@@ -174,7 +174,7 @@ def _slope(loss: int, a: float, b: float, powers: Float64, y: float, value: floa
     return sign * (sigmoid(a * (sign * value) + b) - 1.0), True
 
 
-@inlined
+@kernel
 def _penalise(codes: Int64, numbers: Float64, head: Float64, scalars: Float64, raw: Float64) -> None:
     """The cumulative L1 penalty: Tsuruoka, Tsujii and Ananiadou, ACL 2009, as River applies it."""
     rate = rate_at(codes[RATE], numbers[RATE_A], numbers[RATE_B], scalars[ITERATIONS])

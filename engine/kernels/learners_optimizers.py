@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from thalweg.engine.kernels.arrays import Float64, Int64
-from thalweg.engine.kernels.jit import inlined
+from thalweg.engine.kernels.jit import inlined, kernel
 from thalweg.engine.kernels.learners_powers import inverse, root, square
 
 # Optimizers, in the alphabet's order.
@@ -41,7 +41,7 @@ def rate_at(schedule: int, a: float, b: float, t: float) -> float:
     return a
 
 
-@inlined
+@kernel
 def step(
     optimizer: int,
     rate: float,
