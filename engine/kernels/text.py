@@ -26,7 +26,8 @@ _DAY_US = 86_400_000_000
 _QUOTE, _COMMA, _BACKSLASH, _PLUS, _MINUS, _POINT, _ZERO, _NINE, _COLON = 34, 44, 92, 43, 45, 46, 48, 57, 58
 _OPEN_LIST, _CLOSE_LIST, _OPEN_OBJECT, _CLOSE_OBJECT = 91, 93, 123, 125
 _ONE, _TWO, _TEN = np.uint64(1), np.uint64(2), np.uint64(10)
-_NIBBLE, _FOUR, _LONG = np.uint64(15), np.uint64(4), np.uint64(255)
+_NIBBLE, _FOUR, _LONG, _DEEP = np.uint64(15), np.uint64(4), np.uint64(255), np.uint64(1999)
+_LOWER, _E, _U_POINT, _U_NINE = np.uint8(32), np.uint8(101), np.uint8(46), np.uint8(57)
 
 # XXH64 (Yann Collet, xxHash fast digest algorithm, specification 0.1.1).
 _P1, _P2 = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F)
@@ -292,43 +293,70 @@ def find_doubtful(data: UInt8, ends: Int64, out: Bool) -> None:
 
     ``data`` uint8 (read), one text behind the other; ``ends`` int64[n] (read); ``out`` bool[n] (written). A number is
     doubtful with an exponent of three digits, or 256 digits in a row. Every such text is found, and some that are
-    harmless. About half a nanosecond a byte.
+    harmless. A fiftieth of a nanosecond a byte where no digit stands before an e, else half a nanosecond.
     """
+    anywhere = _has_digit_before_e(data)
     start = np.uint64(0)
     for i in range(len(ends)):
         end = np.uint64(ends[i])
-        out[i] = _has_exponent(data, start, end) or (end - start > _LONG and _is_extreme(data, start, end))
+        out[i] = (anywhere and _has_exponent(data, start, end)) or _has_long_number(data, start, end)
+        if end - start > _DEEP:
+            out[i] |= _brackets(data[ends[i] - np.int64(end - start) : ends[i]]) >= 1000
         start = end
+
+
+@kernel
+def _has_digit_before_e(data: UInt8) -> bool:
+    """Or a point. Two views and no early end, so that the loop becomes vector code: 25 times as fast."""
+    found = False
+    before, letters = data[:-1], data[1:]
+    for j in range(len(letters)):
+        found |= ((letters[j] | _LOWER) == _E) & (before[j] >= _U_POINT) & (before[j] <= _U_NINE)
+    return found
 
 
 @kernel
 def _has_exponent(data: UInt8, start: np.uint64, end: np.uint64) -> bool:
     """A digit or a point, e or E, perhaps plus, and three digits."""
     for j in range(start + _ONE, end):
-        if data[j] | 32 == 101 and data[j - _ONE] <= _NINE and data[j - _ONE] >= _POINT:
+        if (data[j] | _LOWER) == _E and data[j - _ONE] <= _NINE and data[j - _ONE] >= _POINT:
             k = j + _ONE
             if k < end and data[k] == _PLUS:
                 k += _ONE
-            width = 0
-            while k < end and _ZERO <= data[k] <= _NINE:
-                width += 1
-                k += _ONE
-            if width >= 3:
+            if _digits_from(data, k, end) >= 3:
                 return True
     return False
 
 
 @kernel
-def _is_extreme(data: UInt8, start: np.uint64, end: np.uint64) -> bool:
-    """256 digits in a row, or a thousand brackets."""
-    digits, brackets = 0, 0
-    for j in range(start, end):
-        c = data[j]
-        digits = digits + 1 if _ZERO <= c <= _NINE else 0
-        brackets += 1 if c in (_OPEN_LIST, _OPEN_OBJECT) else 0
-        if digits >= 256 or brackets >= 1000:
-            return True
+def _has_long_number(data: UInt8, start: np.uint64, end: np.uint64) -> bool:
+    """256 digits in a row, which cover one of the bytes number 255, 511, ..."""
+    for j in range(start + _LONG, end, _LONG + _ONE):
+        if _ZERO <= data[j] <= _NINE:
+            k = np.uint64(j)
+            while k > start and _ZERO <= data[k - _ONE] <= _NINE:
+                k -= _ONE
+            if _digits_from(data, k, end) >= 256:
+                return True
     return False
+
+
+@kernel
+def _digits_from(data: UInt8, start: np.uint64, end: np.uint64) -> int:
+    width = 0
+    for j in range(start, end):
+        if data[j] < _ZERO or data[j] > _NINE:
+            break
+        width += 1
+    return width
+
+
+@kernel
+def _brackets(data: UInt8) -> int:
+    count = 0
+    for j in range(len(data)):
+        count += (data[j] == _OPEN_LIST) | (data[j] == _OPEN_OBJECT)
+    return count
 
 
 def vector_hashes(numbers: Float64, is_text: Int8, text_bytes: UInt8, places: Int64) -> UInt64:
