@@ -138,7 +138,7 @@ def dataflow(brokers: str, source: str, target: str, start: int, cards: dict[str
     """The flow: read, per card, through the one model, write; from offset ``start`` to the end of the topic."""
     flow = Dataflow("handwritten")
     kafka_source = KafkaSource([brokers], [source], tail=False, starting_offset=start)
-    payments = op.map("parse", op.input("read", flow, kafka_source), lambda message: parse(message.value))
+    payments = op.map("parse", op.input("read", flow, kafka_source), lambda message: parse(message.value))  # type: ignore[union-attr, arg-type]
     featured = op.stateful_map(
         "features", payments, lambda card, payment: featurise(card or cards.get(payment["card"]), payment)
     )

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
@@ -26,7 +26,8 @@ FETCHING = {"queued.max.messages.kbytes": str(QUEUE_KILOBYTES), "fetch.queue.bac
 WARM_UP = 0.1  # the share of a run's records that come before the clock starts
 BATCH = 4096
 LOOK_S = 0.01
-ENOUGH, PATIENCE = 6, 4  # looks that saw something new; how many times longer they are waited for
+PAUSE_S = 0.05
+PATIENCE = 4  # how many times longer than asked for a second burst is waited for
 TIMEOUT_S = 30.0
 
 _numbers = count()
@@ -93,7 +94,7 @@ class Topics:
             while offset < end:
                 for message in reader.consume(min(end - offset, 10_000), 1.0):
                     if message.error() is None:
-                        offset = message.offset() + 1
+                        offset = int(message.offset() or 0) + 1
                         yield message
 
     @contextmanager
@@ -108,13 +109,13 @@ class Topics:
 class Meter:
     """Looks every few milliseconds at how many records stand on a topic, in a thread, and tells their rate.
 
-    Records come in bursts, so a rate is that from the end of one burst to the end of another: from the first look at
-    which a tenth of what came in the end was there, to the look that saw the last of it.
+    Where records come in bursts, a rate is that from the end of one burst to the end of another; see :func:`rate_of`.
     """
 
     def __init__(self, kafka: Topics, topic: str, partitions: int = 1) -> None:
         self._count = lambda: sum(kafka.count(topic, part) for part in range(partitions))
         self.looks: list[tuple[float, int]] = []
+        self._stalled = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -126,6 +127,8 @@ class Meter:
         self._done.set()
         self._thread.join()
         self._look()
+        if self._stalled:  # what was waited for in vain counts
+            self.looks.append((time.monotonic(), self.count))
 
     @property
     def count(self) -> int:
@@ -137,8 +140,9 @@ class Meter:
         looks = self.looks
         if not looks:
             return False
-        elapsed = time.monotonic() - looks[0][0]
-        return elapsed > limit_s and (len(looks) >= ENOUGH or elapsed > PATIENCE * limit_s)
+        elapsed, seen = time.monotonic() - looks[0][0], looks[-1][0] - looks[0][0]
+        self._stalled = elapsed > PATIENCE * limit_s and seen <= limit_s / 2
+        return self._stalled or (elapsed > limit_s and seen > limit_s / 2)
 
     def rate(self) -> tuple[float, int]:
         """Records per second, and how many were timed."""
@@ -156,8 +160,13 @@ class Meter:
 def rate_of(looks: Sequence[tuple[float, int]]) -> tuple[float, int]:
     """Records per second out of (seconds, how many by then), and how many were timed.
 
-    >>> rate_of([(0.0, 5), (1.0, 10), (2.0, 60), (3.0, 100)])
-    (45.0, 90)
+    Between two bursts nothing comes for a while: the clock starts at the longest pause between a tenth and the half of
+    all records, or right behind the tenth where they flow.
+
+    >>> rate_of([(0.0, 5), (0.25, 10), (0.26, 60), (0.75, 100)])
+    (180.0, 90)
+    >>> rate_of([(0.0, 50), (0.01, 100), (1.0, 150), (1.01, 200)])
+    (100.0, 100)
 
     Raises:
         ValueError: fewer than two looks are left.
@@ -165,7 +174,11 @@ def rate_of(looks: Sequence[tuple[float, int]]) -> tuple[float, int]:
     if len(looks) < 2:
         raise ValueError(f"all {looks[-1][1] if looks else 0} records came at once: no rate can be told")
     end, total = looks[-1]
-    start, before = next((look for look in looks[:-1] if look[1] >= WARM_UP * total), looks[-2])
+    pauses = [(after[0] - look[0], look) for look, after in pairwise(looks)]
+    early = [one for one in pauses if WARM_UP * total <= one[1][1] <= total / 2]
+    longest, (start, before) = max(early or pauses, key=lambda one: one[0])
+    if early and longest < PAUSE_S:
+        start, before = early[0][1]
     return (total - before) / (end - start), total - before
 
 

@@ -7,7 +7,6 @@ runs on the same cores, its share is stated.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -23,8 +22,8 @@ from bytewax.recovery import init_db_dir
 
 from benchmarks import events, harness, payments
 from benchmarks.chain import Chain, cut, raw_of
-from benchmarks.e2e import POLL_S, thalweg_run
-from benchmarks.harness import Process, digits, in_turns, python, say
+from benchmarks.e2e import thalweg_run
+from benchmarks.harness import POLL_S, Process, digits, in_turns, python, say
 from benchmarks.kafka import Meter, Topics, topics
 from thalweg.engine.batch import Raw
 
@@ -51,11 +50,11 @@ def in_memory(count: int, runs: int) -> dict[str, Any]:
     """Two shards of so many events: one after the other, in threads, in processes."""
     raws = [_raw(count, seed) for seed in range(SHARDS)]
     contestants: dict[str, Callable[[], object]] = {
-        "one": lambda: [_push(raw) for raw in raws],
+        "one": lambda: list(map(_push, raws)),
         "threads": lambda: _together([lambda raw=raw: _push(raw) for raw in raws]),  # type: ignore[misc]
     }
     timed = in_turns(contestants, SHARDS * count, runs=runs)
-    one, two = (_processes(count, runs, shards) for shards in (1, SHARDS))
+    one, two = _processes(count, runs)
     say(f"scaling: threads {timed['one'].median_s / timed['threads'].median_s:.2f}, processes {SHARDS * one / two:.2f}")
     return {
         "events_per_second": digits(timed["one"].events_per_second),
@@ -74,12 +73,12 @@ def on_kafka(kafka: Topics, state: Path, quick: bool) -> dict[str, Any]:
     streams = {n: fill(kafka, rows, n) for _, n in wanted}
     for _ in range(RUNS if quick else RUNS_FULL):
         for workers, partitions in wanted:
-            one = rate(kafka, state, streams[partitions], len(rows), workers, partitions, limit_s)
-            rates[workers, partitions].append(one)
-            say(f"scaling: {workers} workers, {partitions} partitions: {one['events_per_second']:,.0f} events/s")
+            measured = rate(kafka, state, streams[partitions], len(rows), workers, partitions, limit_s)
+            rates[workers, partitions].append(measured)
+            say(f"scaling: {workers} workers, {partitions} partitions: {measured['events_per_second']:,.0f} events/s")
     for (workers, partitions), runs in rates.items():
         name = f"{workers} of {partitions}"
-        found[name] = {key: digits(median(one[key] for one in runs)) for key in runs[0]}
+        found[name] = {key: digits(median(each[key] for each in runs)) for key in runs[0]}
     one, two = (found[f"{workers} of {SHARDS}"]["events_per_second"] for workers in (1, SHARDS))
     return {"ratio_workers": digits(two / one), "workers_of_partitions": found}
 
@@ -146,33 +145,39 @@ def _together(work: Sequence[Callable[[], object]]) -> None:
         thread.join()
 
 
-def _processes(count: int, runs: int, shards: int) -> float:
-    """The median over runs of the slowest of so many processes, in seconds; they begin together."""
-    workers = [python("benchmarks.scaling", str(count), str(seed), str(runs)).start() for seed in range(shards)]
+def _processes(count: int, runs: int) -> tuple[float, float]:
+    """Seconds of one process alone and of all of them at once, each with its shard: medians of the slowest."""
+    workers = [python("benchmarks.scaling", str(count), str(seed)).start() for seed in range(SHARDS)]
     for worker in workers:
         worker.line()
-    begin = str(time.time() + 0.2)
+    alone, together = ([_slowest(some) for _ in range(runs)] for some in (workers[:1], workers))
+    for worker in workers:
+        worker.say("")
+        worker.wait()
+    return median(alone), median(together)
+
+
+def _slowest(workers: Sequence[Process]) -> float:
+    begin = str(time.time() + 0.1)
     for worker in workers:
         worker.say(begin)
-    times = [json.loads(worker.line()) for worker in workers]
-    for worker in workers:
-        worker.wait()
-    return median(map(max, zip(*times, strict=True)))
+    return max(float(worker.line()) for worker in workers)
 
 
-def _worker(count: int, seed: int, runs: int) -> None:
-    """One process: it is ready, waits for when to begin, and says how long each run took."""
+def _worker(count: int, seed: int) -> None:
+    """One process: it is ready, is told when to begin, and says how long it took, until it is told nothing."""
     raw = _raw(count, seed)
     _push(raw)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    time.sleep(max(float(sys.stdin.readline()) - time.time(), 0.0))
-    times = []
-    for _ in range(runs):
+    for line in sys.stdin:
+        if not line.strip():
+            break
+        time.sleep(max(float(line) - time.time(), 0.0))
         start = time.perf_counter()
         _push(raw)
-        times.append(time.perf_counter() - start)
-    sys.stdout.write(json.dumps(times) + "\n")
+        sys.stdout.write(f"{time.perf_counter() - start}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
 
 def test_a_rate_needs_two_bursts() -> None:
     assert kafka.rate_of([(0.0, 1), (5.0, 11)]) == (2.0, 10)
+    bursts = [(t + 0.01 * look, 4096 * t + 1024 * (look + 1)) for t in range(5) for look in range(4)]
+    assert kafka.rate_of(bursts) == (pytest.approx(4096.0), 4 * 4096)
     with pytest.raises(ValueError, match="at once"):
         kafka.rate_of([(0.0, 4096)])
 
