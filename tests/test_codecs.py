@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from thalweg.connectors.arrow import columns_of
 from thalweg.connectors.codecs import Form, decode, reading_of
 from thalweg.connectors.json_codec import decode_json, decode_slowly
 from thalweg.engine.batch import Log, Raw
+from thalweg.engine.kernels.text import find_doubtful
 from thalweg.engine.reading import Reading
 from thalweg.engine.schema import Schema
 
@@ -195,6 +197,20 @@ def table(rows: int) -> bytes:
     with pa.ipc.new_stream(sink, data.schema) as writer:
         writer.write_table(data)
     return bytes(sink.getvalue())
+
+
+PIECES = [b"1e400", b"e400", b"1E+308", b"1e30", b".e999", b"e", b"E", b"1", b"+", b"ab" * 99]
+PIECES += [*(b"1" * n for n in (3, 255, 256, 511)), *(b"[" * n for n in (5, 999, 1000)), b"{" * 500, b"]" * 1000]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), max_size=4))
+def test_doubtful_texts_are_found(texts: list[bytes]) -> None:
+    data = np.frombuffer(b"".join(text + b"\n" for text in texts), dtype=np.uint8)
+    found = np.empty(len(texts), dtype=np.bool_)
+    find_doubtful(data, np.cumsum([len(text) + 1 for text in texts], dtype=np.int64), found)
+    huge = re.compile(rb"[0-9./][eE]\+?[0-9]{3}|[0-9]{256}")
+    deep = [len(one) > 1998 and one.count(b"[") + one.count(b"{") >= 1000 for one in texts]  # shorter, it never closes
+    assert found.tolist() == [bool(huge.search(one)) or nested for one, nested in zip(texts, deep, strict=True)]
 
 
 TEXTS = st.none() | st.sampled_from(["a", "b", "é", ""])
