@@ -151,7 +151,7 @@ def _check_keys(batch: Batch, field: str) -> Batch:
 
 
 def _are_keys(column: Column, keys: Sequence[bytes | None]) -> bool:
-    """Whether a column of text is the keys, all of them, without null or newline; 0.06 us a row."""
+    """Whether a column of text is the keys, all of them, without null or newline; 0.05 us a row."""
     if column.values.dtype != object or not column.valid.all():
         return False
     texts = "\n".join(column.values.tolist()).encode().split(b"\n")  # as many as there are values, or one has a newline
