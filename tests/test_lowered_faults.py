@@ -315,7 +315,7 @@ FAULTS: dict[str, tuple[ModuleType, str, str, Any]] = {
     ),
     # passive-aggressive
     "absent in the passive's product": (
-        learners_passive,
+        learners,
         "order[1, i] == 1) and raw[i] == raw[i]",
         "order[1, i] == 1)",
         passive(),

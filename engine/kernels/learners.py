@@ -233,3 +233,22 @@ def add(total: float, low: float, x: float, compensated: bool) -> tuple[float, f
 def added(total: float, low: float) -> float:
     """The end of that sum."""
     return total + low if low != 0.0 and math.isfinite(low) else total
+
+
+@kernel
+def dot(head: Float64, order: Int64, raw: Float64, z: Float64, compensated: bool, by_weights: bool) -> float:
+    """The product of the row and the weights (the first row of ``head``), leaving out what has none.
+
+    River walks the shorter of the two, or always the weights, which stand in the order of their first learning.
+    """
+    here, known = 0, 0
+    for i in range(len(z)):
+        here += 1 if raw[i] == raw[i] else 0
+        known += order[1, i]
+    by_weights = by_weights or here >= known
+    total, low = 0.0, 0.0
+    for j in range(len(z)):
+        i = order[0, j] if by_weights else j
+        if (j < known if by_weights else order[1, i] == 1) and raw[i] == raw[i]:
+            total, low = add(total, low, z[i] * head[0, i], compensated)
+    return added(total, low)

@@ -11,14 +11,14 @@ import math
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import inlined, kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, meet, prepare, row_of, sigmoid
+from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, dot, meet, prepare, row_of, sigmoid
 from thalweg.engine.kernels.learners_optimizers import BETA_1, NESTEROV, SGD, WEIGHT, A, rate_at, step
 from thalweg.engine.kernels.learners_optimizers import NUMBERS as _OWN
 from thalweg.engine.kernels.learners_optimizers import ROWS as ROWS_OF_OPTIMIZER
 from thalweg.engine.kernels.learners_powers import square
 
-# Model.codes
-LOSS, OPTIMIZER, RATE, INTERCEPT_RATE, SKIPS_UNKNOWN, TAKES_WEIGHT, CORRECTS_BIAS = range(7)
+# Model.codes; OLD_PRODUCT: that of River before 0.26, which leaves out features without a weight, in another order
+LOSS, OPTIMIZER, RATE, INTERCEPT_RATE, OLD_PRODUCT, TAKES_WEIGHT, CORRECTS_BIAS = range(7)
 CODES = 7
 
 # Losses; from LOG on they are of two classes, whose scores go through the sigmoid.
@@ -63,10 +63,12 @@ def run_linear(steps: Steps, model: Model, state: State, work: Float64, out: Flo
 @inlined
 def _predict(codes: Int64, head: Float64, scalars: Float64, order: Int64, raw: Float64, z: Float64) -> float:
     total: float = 0.0
-    for i in range(len(z)):
-        if raw[i] == raw[i] and (order[1, i] == 1 or codes[SKIPS_UNKNOWN] == 0):
-            weight = head[WEIGHT, i] if order[1, i] == 1 else 0.0
-            total += weight * z[i]
+    if codes[OLD_PRODUCT] == 1:
+        total = dot(head, order, raw, z, False, False)
+    else:
+        for i in range(len(z)):
+            if raw[i] == raw[i]:  # also by zero, where there is no weight yet
+                total += (head[WEIGHT, i] if order[1, i] == 1 else 0.0) * z[i]
     total += scalars[INTERCEPT]
     return total
 
@@ -107,6 +109,8 @@ def _learn(
                 meet(i, order)
                 head[WEIGHT, i] = numbers[INITIAL]
             total += head[WEIGHT, i] * z[i]
+    if codes[OLD_PRODUCT] == 1:
+        total = dot(head, order, raw, z, False, True)
     slope, defined = _slope(codes[LOSS], numbers[LOSS_A], numbers[LOSS_B], powers, y, total + scalars[INTERCEPT])
     if not defined:
         return False

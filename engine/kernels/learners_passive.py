@@ -15,8 +15,7 @@ from thalweg.engine.kernels.learners import (
     Model,
     State,
     Steps,
-    add,
-    added,
+    dot,
     length,
     meet,
     prepare,
@@ -55,26 +54,11 @@ def run_passive(steps: Steps, model: Model, state: State, work: Float64, out: Fl
         out[k] = math.nan
         if not prepare(learn, raw, strict, scalers, scales, powers, z, spare):
             continue
-        value = _dot(head, order, raw, z, codes[COMPENSATED] == 1) + scalars[INTERCEPT]
+        value = dot(head, order, raw, z, codes[COMPENSATED] == 1, False) + scalars[INTERCEPT]
         if not learn:
             out[k] = sigmoid(value) if codes[CLASSIFIES] == 1 else value
         elif _learn(y[k], value, codes, numbers, powers, head, scalars, order, raw, z, spare):
             out[k] = 0.0
-
-
-@inlined
-def _dot(head: Float64, order: Int64, raw: Float64, z: Float64, compensated: bool) -> float:
-    """River walks the shorter of row and weights; the weights in the order in which they were first learned."""
-    here, known = 0, 0
-    for i in range(len(z)):
-        here += 1 if raw[i] == raw[i] else 0
-        known += order[1, i]
-    total, low = 0.0, 0.0
-    for j in range(len(z)):
-        i = order[0, j] if here >= known else j
-        if (j < known if here >= known else order[1, i] == 1) and raw[i] == raw[i]:
-            total, low = add(total, low, z[i] * head[0, i], compensated)
-    return added(total, low)
 
 
 @inlined

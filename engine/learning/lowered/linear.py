@@ -89,7 +89,7 @@ def lower(model: Any, names: Names, takes_weight: bool) -> Learner:
     refuse_unknown_attributes(model, *_GLM, "_weights", "_y_name", *penalised)
     codes, numbers = np.zeros(kernels.CODES, dtype=np.int64), np.zeros(kernels.NUMBERS)
     head, scalars = np.zeros((kernels.ROWS, len(names))), np.zeros(kernels.SCALARS)
-    codes[kernels.TAKES_WEIGHT], codes[kernels.SKIPS_UNKNOWN] = takes_weight, _skips_unknown()
+    codes[kernels.TAKES_WEIGHT], codes[kernels.OLD_PRODUCT] = takes_weight, _has_old_product()
     numbers[kernels.L1], numbers[kernels.L2] = number(model, "l1"), number(model, "l2")
     numbers[kernels.CLIP] = number(model, "clip_gradient", 0.0)
     numbers[kernels.INITIAL] = _initial(model.initializer)
@@ -205,14 +205,14 @@ def _initial(initializer: Any) -> float:
 
 
 @functools.cache
-def _skips_unknown() -> bool:
-    """Whether a feature without a weight is left out of the product; newer Rivers multiply it by zero."""
+def _has_old_product() -> bool:
+    """Whether a feature without a weight is left out of the product; since 0.26 it is multiplied by zero."""
     return float(linear_model.LinearRegression().predict_one({"x": math.nan})) == 0.0
 
 
 @functools.cache
 def _moments_stay() -> bool:
-    """Whether Adam leaves the state of absent features alone; older Rivers decay it."""
+    """Whether Adam leaves the state of absent features alone; before 0.26 it decays."""
     adam = optim.Adam()
     model = linear_model.LinearRegression(adam)
     model.learn_one({"x": 1.0, "y": 1.0}, 1.0)
