@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from thalweg.connectors.arrow import columns_of
+from thalweg.connectors.arrow import arrow_rows, columns_of, stream_of
 from thalweg.connectors.json_codec import decode_json, joined, unreadable
 from thalweg.connectors.merged import Merged
 from thalweg.engine.batch import Batch, Column, Raw, Reject
 from thalweg.engine.definition import Definition
 from thalweg.engine.kernels.arrays import Int64
 from thalweg.engine.reading import Reading, in_offset_order, offsets_of
+from thalweg.engine.records import Block
 from thalweg.engine.schema import Schema, column_of
+from thalweg.engine.table import json_rows
 
 Refused = tuple[int, str, str, int | None]  # message, reason, detail, row within the message
 
@@ -52,6 +54,13 @@ def decode(raw: Raw, form: Form) -> Batch:
     """
     batch = _decode_arrow(raw, form) if form.codec == "arrow" else _decode_json(raw, form)
     return batch if form.key is None else _check_keys(batch, form.key)
+
+
+def encode(block: Block, codec: str) -> tuple[Sequence[bytes | None], Sequence[bytes]]:
+    """Keys and values of the messages that hold a block: a JSON object a row, or one Arrow IPC stream of all."""
+    if codec == "arrow":
+        return [None], [stream_of(arrow_rows(block.table))]
+    return block.keys, json_rows(block.table)
 
 
 def reading_of(raws: Iterable[Raw], forms: Mapping[str, Form]) -> Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -12,12 +12,13 @@ import orjson
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from thalweg.connectors.codecs import encode
 from thalweg.connectors.journal import Record
 from thalweg.connectors.kafka_config import logger, producer_config
 from thalweg.connectors.kafka_source import shard_key
 from thalweg.engine.batch import Row
 from thalweg.engine.errors import ThalwegError
-from thalweg.engine.table import Block
+from thalweg.engine.records import Block, Left
 
 POLL_S = 0.05
 FLUSH_S = 1.0
@@ -36,27 +37,27 @@ class DeliveryError(ThalwegError):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one journal record made leave a shard; ``followed`` when the record is on its topic already.
-
-    ``predictions`` are ready bytes, the other kinds are ``rows``.
-    """
+    """What one journal record made leave a shard; ``followed`` when the record is on its topic already."""
 
     record: Record
-    rows: list[Row]
+    left: Left
     followed: bool
-    predictions: list[Block] = field(default_factory=list)
 
 
 class KafkaSink(FixedPartitionedSink[Output, None]):
     """Writes each row to the topic of its kind, with the key and the partition of its source.
 
-    ``topics`` maps every kind (``KINDS``) to a topic. There is one part per shard, whatever the number of workers.
+    ``topics`` maps every kind (``KINDS``) to a topic; ``codec`` is that of predictions. There is one part per shard,
+    whatever the number of workers.
     After a crash the outputs since the last epoch are written again, with the same ids and values. Parts raise
     :class:`DeliveryError`; :meth:`check` raises one that came too late for its part.
     """
 
-    def __init__(self, settings: Mapping[str, str], topics: Mapping[str, str], shards: Sequence[int]) -> None:
+    def __init__(
+        self, settings: Mapping[str, str], topics: Mapping[str, str], shards: Sequence[int], codec: str = "json"
+    ) -> None:
         self._topics = dict(topics)
+        self._codec = codec
         self._shards = sorted(shards)
         # All shards of a process share these two; the journal's sends at once.
         self._outputs, self._journal = Writer(settings), Writer({**settings, "linger.ms": "0"})
@@ -68,7 +69,7 @@ class KafkaSink(FixedPartitionedSink[Output, None]):
         return self._shards.index(int(item_key.removeprefix("shard-")))
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> ShardWriter:
-        return ShardWriter(self._outputs, self._journal, self._topics)
+        return ShardWriter(self._outputs, self._journal, self._topics, self._codec)
 
     def check(self) -> None:
         """Raises what went wrong while the parts were being closed, where they may not raise."""
@@ -78,7 +79,8 @@ class KafkaSink(FixedPartitionedSink[Output, None]):
 class ShardWriter(StatefulSinkPartition[Output, None]):
     """One shard's part. The journal has a producer of its own, so that waiting for it waits for nothing else."""
 
-    def __init__(self, outputs: Writer, journal: Writer, topics: Mapping[str, str]) -> None:
+    def __init__(self, outputs: Writer, journal: Writer, topics: Mapping[str, str], codec: str) -> None:
+        self._codec = codec
         self._outputs = outputs
         self._journal = journal
         self._topics = topics
@@ -96,11 +98,19 @@ class ShardWriter(StatefulSinkPartition[Output, None]):
         if records:
             self._journal.flush()  # 0.3 ms (median), 0.07 us a row of an item of 4096: too little to overlap
         for value in values:
-            for block in value.predictions:
-                self._outputs.send_block(self._topics[block.kind], block.partition, block.keys, block.values)
-            for (kind, partition), rows in groupby(_grouped(value.rows), _place):
+            for block in value.left.predictions:
+                self._send(block)
+            for (kind, partition), rows in groupby(_grouped(value.left.rows), _place):
                 self._outputs.send_rows(self._topics[kind], partition, list(rows))
         self._outputs.check()
+
+    def _send(self, block: Block) -> None:
+        topic, (keys, values) = self._topics[block.kind], encode(block, self._codec)
+        if block.headers is None:
+            self._outputs.send_block(topic, block.partition, keys, values)
+            return
+        for key, value, headers in zip(keys, values, block.headers, strict=True):
+            self._outputs.send(topic, block.partition, key, value, headers)
 
     def snapshot(self) -> None:
         self._outputs.flush()
@@ -188,7 +198,7 @@ class Writer:
             self._failure = _undelivered(str(message.topic()), message.partition(), error)
 
 
-def _grouped(rows: list[Row]) -> list[Row]:
+def _grouped(rows: Sequence[Row]) -> Sequence[Row]:
     """By topic and partition, each in the order in which it came."""
     places = set(map(_place, rows))
     return rows if len(places) < 2 else sorted(rows, key=_place)

@@ -21,10 +21,10 @@ from thalweg.dataflows.flights import flow, producer
 from thalweg.dataflows.live import run_live
 from thalweg.dataflows.serve import LiveChain, job_of
 from thalweg.dataflows.verify import archive_topics, served, verify_archive
-from thalweg.engine.batch import Row
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.warm import warm
 from thalweg.engine.learning.columns import metrics_of
+from thalweg.engine.records import Left
 
 PARTITIONS = 2
 BASELINES = ("prior", "majority", "no change")
@@ -105,11 +105,11 @@ class _Paced(LiveChain):
         super().__init__(flow)
         self._seconds_per_message = seconds / messages
 
-    def push(self, raws: Merged) -> list[Row]:
+    def push(self, raws: Merged) -> Left:
         until = time.monotonic() + self._seconds_per_message * len(raws)
-        rows = super().push(raws)
+        left = super().push(raws)
         time.sleep(max(0.0, until - time.monotonic()))
-        return rows
+        return left
 
 
 def _run(

@@ -30,8 +30,9 @@ from thalweg.connectors.kafka_read import Start
 from thalweg.connectors.kafka_sink import KINDS, KafkaSink, Output
 from thalweg.connectors.kafka_source import BATCH_ROWS, Item, KafkaSource, ShardLogs, shard_key
 from thalweg.connectors.merged import Merged
-from thalweg.engine.batch import Log, Row
+from thalweg.engine.batch import Log
 from thalweg.engine.errors import ThalwegError
+from thalweg.engine.records import Left
 
 PROGRESS_S = 0.2
 # A dead letter holds the bytes of a message that the input topic took, however large that was; a journal record
@@ -45,7 +46,7 @@ class Chain(Protocol):
     A chain may also have ``counters() -> Mapping[str, int]``, which is journaled with each step.
     """
 
-    def push(self, raws: Merged) -> list[Row]: ...
+    def push(self, raws: Merged) -> Left: ...
 
     def snapshot(self) -> bytes: ...
 
@@ -76,6 +77,7 @@ class Job:
     until_end: bool = False
     batch_rows: int = BATCH_ROWS
     epoch_s: float = 10.0
+    codec: Literal["json", "arrow"] = "json"
 
     def topic(self, kind: str) -> str:
         """The topic of a kind of output: ``<pipeline>.<kind>``, unless renamed."""
@@ -199,11 +201,13 @@ class _Tally:
         self._progress = progress
         self._told = time.monotonic()
 
-    def add(self, item: Item, rows: Sequence[Row]) -> None:
+    def add(self, item: Item, left: Left) -> None:
         for raw in item.raws.parts:
             self._counts.read[raw.log.topic] += len(raw)
             self._counts.followed += len(raw) if item.followed else 0
-        self._counts.written.update(row.kind for row in rows)
+        self._counts.written.update(row.kind for row in left.rows)
+        for block in left.predictions:
+            self._counts.written[block.kind] += len(block)
         if self._progress is not None and time.monotonic() - self._told >= PROGRESS_S:
             self._told = time.monotonic()
             self._progress(self._counts)
@@ -232,11 +236,11 @@ class _ShardLogic(StatefulBatchLogic[Item, Output, bytes]):
             self._chain = self._make_chain(item.shard)
             if self._state is not None:
                 self._chain.restore(self._state)
-        rows = self._chain.push(item.raws) if item.raws else []
-        self._tally.add(item, rows)
+        left = self._chain.push(item.raws) if item.raws else Left([], [])
+        self._tally.add(item, left)
         counters = getattr(self._chain, "counters", None)
         record = item.record if counters is None else replace(item.record, counters=dict(counters()))
-        return Output(record, rows, item.followed)
+        return Output(record, left, item.followed)
 
 
 def _flow(
@@ -268,7 +272,7 @@ def _flow(
 
 def _sink(job: Job, settings: Mapping[str, str], shards: Sequence[ShardLogs]) -> KafkaSink:
     topics = {kind: job.topic(kind) for kind in KINDS}
-    return KafkaSink(settings, topics, [shard.number for shard in shards])
+    return KafkaSink(settings, topics, [shard.number for shard in shards], job.codec)
 
 
 def _create(cluster: Cluster, outputs: Mapping[str, int], job: Job) -> None:

@@ -124,6 +124,7 @@ def pipeline(
     vector: bool = False,
     metrics_every: int = METRICS_EVERY,
     headers: Sequence[str] = (),
+    codec: Literal["json", "arrow"] = "json",
     topics: Mapping[str, str] | None = None,
 ) -> Pipeline:
     """Features, label and models together.
@@ -143,6 +144,7 @@ def pipeline(
         metrics_every: a metrics record a model every so many predictions of a shard.
         headers: names of record headers that a prediction passes on, such as ``["traceparent"]`` (they cost the
             batched producer).
+        codec: of the predictions topic: ``"json"``, an object a message, or ``"arrow"``, an IPC stream of many.
         topics: other names, ``{"predictions": "my.topic"}``.
 
     Raises:
@@ -174,6 +176,7 @@ def pipeline(
         vector=vector,
         metrics_every=metrics_every,
         headers=headers,
+        codec=codec,
     )
     for kind in topics or {}:
         if kind not in KINDS:

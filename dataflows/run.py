@@ -14,7 +14,7 @@ from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.runs import Seen, recording
 from thalweg.dataflows.serve import LiveChain, job_of
 from thalweg.dataflows.settings import Settings
-from thalweg.engine.batch import Row
+from thalweg.engine.records import Left
 
 
 class _RecordedChain(LiveChain):
@@ -24,7 +24,7 @@ class _RecordedChain(LiveChain):
         super().__init__(pipeline)
         self._seen = seen
 
-    def push(self, raws: Merged) -> list[Row]:
+    def push(self, raws: Merged) -> Left:
         self._seen.add(raws.parts)
         return super().push(raws)
 

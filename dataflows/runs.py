@@ -27,7 +27,7 @@ from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.settings import Settings
 from thalweg.engine.batch import NO_TIME, Log, Raw
 from thalweg.engine.errors import ThalwegError
-from thalweg.engine.records import iso_times
+from thalweg.engine.table import iso_times
 
 LIBRARIES = "bytewax confluent-kafka river numpy numba pyarrow orjson tzdata xxhash".split()
 FOLDER = "runs"

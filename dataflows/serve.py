@@ -13,7 +13,7 @@ from thalweg.dataflows.live import Job
 from thalweg.dataflows.live import dataflow as wired
 from thalweg.dataflows.load import load
 from thalweg.dataflows.pipeline import Pipeline
-from thalweg.engine.batch import Row
+from thalweg.engine.records import Left
 
 
 class LiveChain:
@@ -23,7 +23,7 @@ class LiveChain:
         self.shard = pipeline.open()
         self._forms = {topic: Form.of(pipeline.definition, topic) for topic in pipeline.definition.topics}
 
-    def push(self, raws: Merged) -> list[Row]:
+    def push(self, raws: Merged) -> Left:
         """What these messages, in this order, make leave."""
         return self.shard.push(reading_of(raws, self._forms))
 
@@ -49,6 +49,7 @@ def job_of(pipeline: Pipeline, **options: Any) -> Job:
         labels=tuple(definition.topics[1:]),
         topics=pipeline.topics,
         shards="one" if definition.shards == "one" else "each",
+        codec=definition.codec,
         **options,
     )
 

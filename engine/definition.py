@@ -38,6 +38,7 @@ class Definition:
     vector: bool
     metrics_every: int
     headers: tuple[str, ...] = ()
+    codec: Literal["json", "arrow"] = "json"
 
     @property
     def stream(self) -> StreamSpec:
@@ -77,14 +78,17 @@ class Definition:
     def open_members(self) -> list[Member]:
         """Fresh members, the one that serves first; names are unique."""
         label_type = None if self.label is None else self.label.value_type
+        spec = self.features
+        numbers = None if any(feature.is_text for feature in spec.features) else spec.names
         members: list[Member] = []
         for name, model in self.models:
             one = member(
                 model,
                 name=name,
-                fingerprint=self.features.fingerprint,
+                fingerprint=spec.fingerprint,
                 label_type=label_type,  # type: ignore[arg-type]
                 weighted=self.weight is not None,
+                numbers=numbers,
             )
             taken = {m.name for m in members}
             if one.name in taken:
@@ -109,6 +113,7 @@ def define(
     vector: bool = False,
     metrics_every: int = METRICS_EVERY,
     headers: Sequence[str] = (),
+    codec: Literal["json", "arrow"] = "json",
 ) -> Definition:
     """Checks a pipeline; see :func:`thalweg.pipeline` for the arguments.
 
@@ -137,6 +142,7 @@ def define(
         vector=vector or not models,
         metrics_every=_rows(metrics_every),
         headers=_names(headers),
+        codec=_codec(codec, headers),
     )
     _check_models(definition)
     return definition
@@ -196,6 +202,17 @@ def _names(headers: Sequence[str]) -> tuple[str, ...]:
     if isinstance(headers, str):
         raise DefinitionError(f"headers={headers!r}: write a list of names, such as headers=[{headers!r}]")
     return tuple(headers)
+
+
+def _codec(codec: Literal["json", "arrow"], headers: Sequence[str]) -> Literal["json", "arrow"]:
+    if codec not in ("json", "arrow"):
+        raise DefinitionError(f"codec={codec!r}: write 'json' or 'arrow'")
+    if codec == "arrow" and headers:
+        raise DefinitionError(
+            "headers=[...] are passed on with each prediction, and codec='arrow' writes many in one "
+            "message; leave one of them out"
+        )
+    return codec
 
 
 def _cost(cost: tuple[float, float] | None) -> tuple[float, float] | None:

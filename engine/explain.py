@@ -37,6 +37,7 @@ def _lines(definition: Definition) -> Iterator[str]:
     yield "models"
     for i, member in enumerate(definition.open_members()):
         yield f"  {'serves' if i == 0 else 'beside'}  {member.name}  version {member.version}  {member.task}"
+        yield f"          {member.runs}"
     if not definition.models:
         yield "  none: vectors are written"
     for detector in definition.drift:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,14 @@ class Reading:
         cuts = range(0, len(self), messages)
         return [Reading(self.batches, self.which[i : i + messages], self.rows[i : i + messages]) for i in cuts]
 
+    def place(self, message: int) -> Place:
+        """Where a message stands that is no reject."""
+        batch, row = self.batches[self.which[message]], int(self.rows[message])
+        key = None if batch.keys is None else batch.keys[row]
+        return Place(
+            batch.log, int(batch.offsets[row]), key, None if batch.indices is None else int(batch.indices[row])
+        )
+
     def in_order(self, rejects: Sequence[Reject]) -> list[Reject]:
         """Rejects of these messages in the order in which those are read, which no cut can change."""
         if not rejects:
@@ -99,14 +107,13 @@ def offsets_of(batch: Batch, codes: Int64) -> Int64:
 
 
 class Place(NamedTuple):
-    """The row that causes something to leave: its log, offset and record key; ``row`` within its message,
-    where a message holds several rows; ``headers`` of it that are passed on."""
+    """The message that causes something to leave: its log, offset and record key; ``row`` within it, where a message
+    holds several rows."""
 
     log: Log
     offset: int
     key: bytes | None
     row: int | None = None
-    headers: Headers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +152,56 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def places(self, pass_on: Collection[str] = ()) -> list[Place]:
-        """Where each row stands, with its headers of the names ``pass_on``."""
-        result = []
-        for b, row in zip(self.batch.tolist(), self.rows.tolist(), strict=True):
-            batch = self.reading.batches[b]
-            key = None if batch.keys is None else batch.keys[row]
-            index = None if batch.indices is None else int(batch.indices[row])
-            headers = batch.headers[row] if pass_on and batch.headers is not None else None
-            passed = [header for header in headers if header[0] in pass_on] if headers else None
-            result.append(Place(batch.log, int(batch.offsets[row]), key, index, passed))
-        return result
+    def take(self, at: Int64 | Bool) -> Selection:
+        """Some of the rows, in that order."""
+        columns = {name: column.take(at) for name, column in self.columns.items()}
+        return Selection(self.reading, self.batch[at], self.rows[at], columns, self.append[at])
+
+    def refuse(self, at: int, reason: str, detail: str) -> Reject:
+        """A decoded row that is turned away after all."""
+        batch: Batch = self.reading.batches[self.batch[at]]
+        return batch.refuse(int(self.rows[at]), reason, detail)
+
+    def by_log(self) -> dict[Log, Int64]:
+        """Which rows stand in each log."""
+        used = np.unique(self.batch).tolist()
+        found: dict[Log, list[int]] = {}
+        for b in used:
+            found.setdefault(self.reading.batches[b].log, []).append(b)
+        return {log: np.flatnonzero(np.isin(self.batch, own)) for log, own in found.items()}
+
+    def offsets(self) -> tuple[Int64, Int64 | None]:
+        """The offset of each row, int64[n], and its place within its message where messages hold several rows."""
+        offsets, places, several = np.empty(len(self), np.int64), np.full(len(self), -1, np.int64), False
+        for b, at in self._by_batch():
+            batch, rows = self.reading.batches[b], self.rows[at]
+            offsets[at] = batch.offsets[rows]
+            if batch.indices is not None:
+                places[at], several = batch.indices[rows], True
+        return offsets, places if several else None
+
+    def keys(self) -> list[bytes | None]:
+        """The record key of each row's message."""
+        return self._of_messages([batch.keys for batch in self.reading.batches])
+
+    def headers(self, pass_on: Collection[str]) -> list[Headers] | None:
+        """The headers of the names ``pass_on`` of each row's message; None where none is asked for."""
+        if not pass_on:
+            return None
+        found: list[Headers | None] = self._of_messages([batch.headers for batch in self.reading.batches])
+        return [[header for header in own or [] if header[0] in pass_on] for own in found]
+
+    def _of_messages(self, sources: Sequence[Sequence[Any] | None]) -> list[Any]:
+        pairs = zip(self.batch.tolist(), self.rows.tolist(), strict=True)
+        used = np.unique(self.batch).tolist()
+        if len(used) == 1:
+            only = sources[used[0]]
+            return [None] * len(self) if only is None else [only[row] for row in self.rows.tolist()]
+        return [None if (source := sources[b]) is None else source[row] for b, row in pairs]
+
+    def _by_batch(self) -> Iterator[tuple[int, Int64]]:
+        for b in np.unique(self.batch).tolist():
+            yield b, np.flatnonzero(self.batch == b)
 
 
 def _of_topic(reading: Reading, topic: str) -> Bool:

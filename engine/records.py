@@ -6,19 +6,22 @@ No clock, host or attempt is in a row. The key and the partition are the source'
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from thalweg.engine.batch import NO_TIME, Column, Headers, Reject, Row
+from thalweg.engine.batch import NO_TIME, Column, Headers, Log, Reject, Row
 from thalweg.engine.definition import Definition
 from thalweg.engine.drift.detectors import Alarm
-from thalweg.engine.features.plan import vector_hash
+from thalweg.engine.features.plan import Vectors
 from thalweg.engine.kernels.arrays import Bool, Int64
-from thalweg.engine.learning.labels import Served
+from thalweg.engine.learning.member import Task
 from thalweg.engine.learning.panel import Panel
-from thalweg.engine.reading import Place
+from thalweg.engine.learning.work import Answers
+from thalweg.engine.reading import Place, Selection
+from thalweg.engine.table import Constant, Flag, Hex, Numbered, Table, Times, Values, dicts, iso_times, texts
 
 
 def row_id(kind: str, place: Place, name: str = "", version: str = "") -> str:
@@ -28,13 +31,68 @@ def row_id(kind: str, place: Place, name: str = "", version: str = "") -> str:
     return "/".join(part for part in parts if part)
 
 
-def iso_times(times: Int64) -> list[str]:
-    """ISO 8601 text with Z of int64[n] microseconds."""
-    return [f"{text}Z" for text in np.datetime_as_string(times.astype("M8[us]"), unit="us").tolist()]
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows of one kind that leave for one partition, by column; ``keys`` and ``headers`` are those of their sources,
+    ``order`` int64[n] their places among all that left for any partition."""
+
+    kind: str
+    partition: int
+    keys: Sequence[bytes | None]
+    table: Table
+    order: Int64
+    headers: Sequence[Headers] | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def ids(self) -> list[str]:
+        """The id of each row."""
+        return [row["id"] for row in dicts(Table(len(self), {"id": self.table.fields["id"]}))]
+
+    def rows(self) -> list[Row]:
+        """One by one, with the value as it is read back from the topic."""
+        headers = [[]] * len(self) if self.headers is None else self.headers
+        rows = zip(self.keys, dicts(self.table), headers, strict=True)
+        return [Row(self.kind, self.partition, key, value, sent) for key, value, sent in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What left a shard: predictions by column, the rest row by row. Walking over it gives rows, of each kind in the
+    order in which they left."""
+
+    predictions: Sequence[Block]
+    rows: Sequence[Row]
+
+    def __iter__(self) -> Iterator[Row]:
+        predictions = [row for block in self.predictions for row in block.rows()]
+        if len(self.predictions) > 1:
+            order = np.argsort(np.concatenate([block.order for block in self.predictions]))
+            predictions = [predictions[i] for i in order.tolist()]
+        yield from predictions
+        yield from self.rows
+
+    def __len__(self) -> int:
+        return sum(map(len, self.predictions)) + len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """p rows of the stream that asked for a prediction: where they stand, as of which ``times`` int64[p] they were
+    answered, and which were ``accepted`` bool[p] (the others were late)."""
+
+    selection: Selection
+    times: Int64
+    accepted: Bool
+
+    def part(self, rows: Int64) -> Asked:
+        """Some of them, in that order."""
+        return Asked(self.selection.take(rows), self.times[rows], self.accepted[rows])
 
 
 class Records:
-    """Builds the rows of one shard; :meth:`begin` takes the rows whose predictions come next."""
+    """Builds the rows that leave one shard."""
 
     def __init__(self, definition: Definition, panel: Panel) -> None:
         self._definition = definition
@@ -44,64 +102,73 @@ class Records:
         self._longest_us = max(windows, default=0)
         self._alarmed: tuple[Place | None, Counter[tuple[str, str]]] = None, Counter()
 
-    def begin(self, columns: dict[str, Column], times: Int64, accepted: Bool, first_time: int) -> None:
-        """The rows that ask for a prediction next; ``times`` int64[n] as of which they are answered."""
-        stream, label = self._definition.stream, self._definition.label
-        warm = NO_TIME if first_time == NO_TIME else first_time + self._longest_us
-        self._at = -1
-        self._accepted = accepted.tolist()
-        self._event_ids = [None] * len(times) if label is None else columns[label.on].tolist()
-        self._keys = columns[stream.key].tolist()
-        self._times = iso_times(columns[stream.time].values)
-        self._cold = ((times < warm) | (first_time == NO_TIME)).tolist()
-        self._carry = {name: _plain(columns[name], stream.schema[name].type) for name in self._definition.carry}
+    def predictions(self, asked: Asked, vectors: Vectors, answers: Sequence[Answers], first_time: int) -> list[Block]:
+        """What was predicted for these rows, by the log that they stand in; ``first_time`` of the shard's rows."""
+        blocks = []
+        for log, rows in asked.selection.by_log().items():
+            table = self._table(log, asked.part(rows), vectors.take(rows), [a.take(rows) for a in answers], first_time)
+            own = asked.selection.take(rows)
+            headers = own.headers(self._definition.headers)
+            blocks.append(Block("predictions", log.partition, own.keys(), table, rows, headers))
+        return blocks
 
-    @property
-    def accepted(self) -> bool:
-        """Whether the next row is an accepted one, not a late one that wants an answer."""
-        return bool(self._accepted[self._at + 1])
-
-    def prediction(self, place: Place, served: Served) -> Row:
-        """The next row has been predicted."""
-        self._at += 1
-        i, definition = self._at, self._definition
+    def _table(self, log: Log, asked: Asked, vectors: Vectors, answers: Sequence[Answers], first_time: int) -> Table:
+        definition, own = self._definition, asked.selection
+        stream, columns = definition.stream, asked.selection.columns
         name, version = self._names[0] if self._names else (definition.features.name, definition.features.fingerprint)
-        value: dict[str, Any] = {
-            "id": row_id("predictions", place, name, version),
-            "event_id": row_id("event", place) if self._event_ids[i] is None else self._event_ids[i],
-            "key": self._keys[i],
-            "time": self._times[i],
+        offsets, rows = own.offsets()
+        prefix = f"{log.topic}/{log.partition}/"
+        warm = NO_TIME if first_time == NO_TIME else first_time + self._longest_us
+        fields: dict[str, Values] = {
+            "id": Numbered(f"predictions/{prefix}", offsets, f"/{name}/{version}", rows),
+            "event_id": self._event_ids(columns, Numbered(f"event/{prefix}", offsets, "", rows)),
+            "key": columns[stream.key].tolist(),
+            "time": Times(columns[stream.time].values),
         }
         if self._names:
-            value |= self._scores(served)
-        value |= {"features": definition.features.fingerprint, "vector_hash": vector_hash(served.vector)}
-        value |= {"cold": self._cold[i]}
-        if not self._accepted[i]:
-            value["late"] = True
+            fields |= self._scores(answers)
+        fields |= {
+            "features": Constant(definition.features.fingerprint),
+            "vector_hash": Hex(vectors.hashes()),
+            "cold": (asked.times < warm) | (first_time == NO_TIME),
+            "late": Flag(~asked.accepted),
+        }
         if definition.carry:
-            value["carry"] = {name: column[i] for name, column in self._carry.items()}
+            carried = {name: _values(columns[name], stream.schema[name].type) for name in definition.carry}
+            fields["carry"] = Table(len(own), carried)
         if definition.vector:
-            value["vector"] = dict(zip(definition.features.names, served.vector, strict=True))
-        return Row("predictions", place.log.partition, place.key, value, place.headers or [])
+            fields["vector"] = Table(len(own), vectors.columns())
+        return Table(len(own), fields)
 
-    def _scores(self, served: Served) -> dict[str, Any]:
+    def _event_ids(self, columns: Mapping[str, Column], own: Numbered) -> Values:
+        """The event's own id, else its place."""
+        label = self._definition.label
+        if label is None:
+            return own
+        ids = columns[label.on]
+        if ids.valid.all():
+            return ids.tolist()
+        data, ends = texts(own)
+        starts = [0, *ends.tolist()]
+        places = [data[a:b].decode() for a, b in pairwise(starts)]
+        return [place if one is None else one for one, place in zip(ids.tolist(), places, strict=True)]
+
+    def _scores(self, answers: Sequence[Answers]) -> dict[str, Values]:
         name, version = self._names[0]
-        first = served.predictions[0]
-        result: dict[str, Any] = {"score": _score(first.score), "decision": first.label}
+        first, task = answers[0], self._panel.members[0].task
+        result: dict[str, Values] = {"score": _score(first), "decision": _decision(first, task)}
         if self._definition.threshold is not None:
-            result["threshold"] = self._definition.threshold
-        result |= {"model": name, "version": version, "learned": self._panel.members[0].learned}
-        if first.degraded:
-            result["degraded"] = True
-        if len(served.predictions) > 1:
-            others = zip(self._names[1:], served.predictions[1:], strict=True)
-            result["others"] = {other: _score(p.score) for (other, _), p in others}
+            result["threshold"] = Constant(self._definition.threshold)
+        result |= {"model": Constant(name), "version": Constant(version), "learned": first.learned}
+        result["degraded"] = Flag(first.degraded)
+        if len(answers) > 1:
+            others = zip(self._names[1:], answers[1:], strict=True)
+            result["others"] = Table(len(first.scores), {other: _score(said) for (other, _), said in others})
         return result
 
-    def metrics(self, place: Place, served: Served, counters: Mapping[str, int]) -> list[Row]:
+    def metrics(self, place: Place, time: int, predictions: int, counters: Mapping[str, int]) -> list[Row]:
         """One row a model, at the prediction that completed another ``metrics_every``."""
-        time = iso_times(np.array([served.time]))[0]
-        common = {"time": time, "predictions": served.number + 1}
+        common = {"time": iso_times(np.array([time]))[0], "predictions": predictions}
         rows = []
         for (name, version), summary in zip(self._names, self._panel.summaries(), strict=True):
             value = {"id": row_id("metrics", place, name, version), **common, **summary}
@@ -150,12 +217,25 @@ def dead_letter(reject: Reject) -> Row:
     return Row("dlq", reject.log.partition, reject.key, reject.value, headers)
 
 
-def _score(score: Any) -> Any:
-    return {str(label): p for label, p in score.items()} if isinstance(score, dict) else score
+def _score(answers: Answers) -> Values:
+    if answers.predictions is None:
+        return answers.scores
+    scores = [prediction.score for prediction in answers.predictions.tolist()]
+    return [{str(c): p for c, p in score.items()} if isinstance(score, dict) else score for score in scores]
 
 
-def _plain(column: Column, kind: str) -> list[Any]:
-    if kind != "timestamp":
-        return column.tolist()
-    texts = iso_times(np.where(column.valid, column.values, 0))
-    return [text if ok else None for text, ok in zip(texts, column.valid.tolist(), strict=True)]
+def _decision(answers: Answers, task: Task) -> Values:
+    if answers.predictions is not None:
+        return [prediction.label for prediction in answers.predictions.tolist()]
+    if task == "regression":
+        return Constant(None)
+    if (answers.decided >= 0).all():
+        return answers.decided > 0
+    return [None if label < 0 else bool(label) for label in answers.decided.tolist()]
+
+
+def _values(column: Column, kind: str) -> Values:
+    """A column as it stands in a record."""
+    if kind == "timestamp":
+        return Times(column.values, column.valid)
+    return column.values if kind == "f64" or (kind != "str" and column.valid.all()) else column.tolist()

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 
 from thalweg.engine.batch import NO_TIME, Column, Log, Reject, Row
-from thalweg.engine.decide import GIVE_UP, LEARN, PREDICT, REVISE, Decided, Decider, Rows, Step, Told, told_by
+from thalweg.engine.decide import Decided, Decider, Steps, Told, nothing_told, told_by
 from thalweg.engine.definition import Definition
 from thalweg.engine.errors import OrderError, SnapshotError
 from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.features.expressions import Expr
 from thalweg.engine.features.gate import LATE, QUARANTINED, Gate, Passed
 from thalweg.engine.features.plan import Entering, Vectors
+from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
+from thalweg.engine.kernels.join import EVENT, EVENT_REJECT, LABEL, LABEL_REJECT, LEARN, PREDICT, REPORT, REVISE
 from thalweg.engine.learning.panel import Panel
 from thalweg.engine.reading import Reading, Selection, offsets_of
-from thalweg.engine.records import Records, dead_letter
+from thalweg.engine.records import Asked, Block, Left, Records, dead_letter
 from thalweg.engine.schema import column_of
+from thalweg.engine.slots import NONE
 from thalweg.engine.snapshot import below, pack, pack_json, unpack, unpack_json
 
 
@@ -39,15 +42,14 @@ class Shard:
         self._trace = trace
         self._traced: dict[int, str] = {}
         self.features = definition.plan.open()
-        self.panel = Panel(definition)
         self._gate = Gate(stream)
         self._decider = Decider(
             definition.label,
             answer_late=stream.late == "score",
             metrics_every=definition.metrics_every,
-            future_us=stream.future_us,
-            pass_on=definition.headers,
+            keyed=self.features.fed_by_labels,
         )
+        self.panel = Panel(definition, self._decider.words)
         self._evaluate = Evaluator(stream.schema)
         self._evaluate_label = Evaluator(stream.schema if definition.label is None else definition.label.schema)
         self._records = Records(definition, self.panel)
@@ -65,7 +67,7 @@ class Shard:
         own = {"alarms": self.panel.alarms, "evicted_keys": self.features.evicted}
         return self._decider.counters() | own
 
-    def push(self, reading: Reading) -> list[Row]:
+    def push(self, reading: Reading) -> Left:
         """What these messages make leave: predictions, alarms, metrics, dead letters.
 
         Raises:
@@ -78,43 +80,69 @@ class Shard:
         decided, refused = self._decide(reading, events, passed)
         refused += self._turned_away(events, passed)
         refused += _rejects(reading)
-        vectors = self._vectors(events, passed, decided)
+        asked, vectors = self._vectors(events, passed, decided)
         letters = [dead_letter(reject) for reject in reading.in_order(refused)]
-        return letters + list(self._carry_out(decided.steps, vectors))
+        predictions, rows = self._carry_out(reading, events, decided, asked, vectors)
+        return Left(predictions, letters + rows)
 
     def _decide(self, reading: Reading, events: Selection, passed: Passed) -> tuple[Decided, list[Reject]]:
         """Row by row, what becomes of each (:mod:`thalweg.engine.decide`)."""
-        n, label, stream = len(events), self.definition.label, self.definition.stream
-        labels, told = None, list[Told]()
-        if label is not None and label.own_topic:
-            labels = Selection.of(reading, label.topic, self._nothing[label.topic])
-            told = told_by(label, self._evaluate_label, labels.columns, len(labels))
-        rows = Rows.of(
-            events,
+        label, columns = self.definition.label, events.columns
+        ids = np.full(len(events), NONE) if label is None else self._decider.place(columns[label.on])
+        told, tells = self._told_by_events(events, ids)
+        labels, refused = self._told_by_labels(reading)
+        decided = self._decider.decide(
+            self._sources(reading),
+            columns[self.definition.stream.time].values,
             passed,
-            stream.time,
-            event_ids=[None] * n if label is None else events.columns[label.on].tolist(),
-            keys=self.features.label_keys(events.columns, n),
-            weights=self._weights(events.columns, n),
-            told=self._told_by_rows(events),
+            told=told,
+            tells=tells,
+            labels=labels,
+            newest=self._gate.watermark,
+            keys=self.features.label_keys(columns, len(events)),
         )
-        return self._decider.decide(reading, stream.topic, rows, labels, told, self._gate.watermark)
+        return decided, refused
 
-    def _told_by_rows(self, events: Selection) -> list[Told | None]:
-        """What the rows of the stream that are labels tell; None for the others."""
-        label, n = self.definition.label, len(events)
-        if label is None or label.where is None:
-            return [None] * n
+    def _sources(self, reading: Reading) -> Int8:
+        """What each message is, int8[m]."""
+        topic = self.definition.stream.topic
+        is_event = np.array([batch.log.topic == topic for batch in reading.batches], dtype=np.bool_)[reading.which]
+        refused = reading.rows < 0
+        sources = np.where(is_event, np.where(refused, EVENT_REJECT, EVENT), np.where(refused, LABEL_REJECT, LABEL))
+        return sources.astype(np.int8)
+
+    def _told_by_events(self, events: Selection, ids: Int64) -> tuple[Told, Bool]:
+        """The rows of the stream as labels, and which of them are."""
+        label, words, n = self.definition.label, self._decider.words, len(events)
+        if label is None or words is None or label.where is None:
+            return nothing_told(ids), np.zeros(n, dtype=np.bool_)
         where = self._evaluate(label.where, fields(events.columns), n)
-        told = told_by(label, self._evaluate, events.columns, n)
-        return [one if tells else None for one, tells in zip(told, (where.values & where.valid).tolist(), strict=True)]
+        return told_by(label, words, self._evaluate, events.columns, ids), where.values & where.valid
 
-    def _weights(self, columns: dict[str, Column], n: int) -> list[float]:
+    def _told_by_labels(self, reading: Reading) -> tuple[Told, list[Reject]]:
+        """The rows of the label's own log; those that are refused are not whole."""
+        label, words = self.definition.label, self._decider.words
+        if label is None or words is None or not label.own_topic:
+            return nothing_told(np.empty(0, dtype=np.int64)), []
+        labels = Selection.of(reading, label.topic, self._nothing[label.topic])
+        ids = self._decider.place(labels.columns[label.on])
+        told = told_by(label, words, self._evaluate_label, labels.columns, ids)
+        ahead = (labels.append != NO_TIME) & (told.available > labels.append + self.definition.stream.future_us)
+        refused = [
+            labels.refuse(i, "future", "the label's time is ahead of the time it was appended")
+            if told.whole[i]
+            else labels.refuse(i, "label", "the label's id, value or time is null")
+            for i in np.flatnonzero(~told.whole | ahead).tolist()
+        ]
+        return told._replace(whole=told.whole & ~ahead), refused
+
+    def _weights(self, columns: dict[str, Column], n: int) -> Float64:
         weight = self.definition.weight
         if not isinstance(weight, Expr):
-            return [1.0] * n
-        values = self._evaluate(weight, fields(columns), n).tolist()
-        return [float(value) if value is not None and value > 0 else 0.0 for value in values]
+            return np.ones(n)
+        values = self._evaluate(weight, fields(columns), n)
+        numbers = values.values.astype(np.float64)
+        return np.where(values.valid & (numbers > 0.0), numbers, 0.0)
 
     def _turned_away(self, events: Selection, passed: Passed) -> Iterator[Reject]:
         """Quarantined and late rows, for the dead-letter topic."""
@@ -123,60 +151,70 @@ class Shard:
             letters |= passed.outcomes == LATE
         times = events.columns[self.definition.stream.time].values
         for i in np.flatnonzero(letters).tolist():
-            batch, row = events.reading.batches[events.batch[i]], int(events.rows[i])
             if passed.outcomes[i] == LATE:
                 by = (int(passed.watermarks[i]) - int(times[i])) / 1e6
-                yield batch.refuse(row, "late", f"{by:.6f} seconds behind the watermark")
+                yield events.refuse(i, "late", f"{by:.6f} seconds behind the watermark")
             else:
                 by = (int(times[i]) - int(events.append[i])) / 1e6
-                yield batch.refuse(row, "future", f"{by:.6f} seconds ahead of the time it was appended")
+                yield events.refuse(i, "future", f"{by:.6f} seconds ahead of the time it was appended")
 
-    def _vectors(self, events: Selection, passed: Passed, decided: Decided) -> Vectors:
-        """Features of all rows at once, and the records' own fields."""
-        rows = np.array(decided.entering, dtype=np.int64)
+    def _vectors(self, events: Selection, passed: Passed, decided: Decided) -> tuple[Asked, Vectors]:
+        """Features of all rows at once, of those that ask for a prediction."""
+        rows = decided.entering
         columns = {name: column.take(rows) for name, column in events.columns.items()}
-        accepted, watermarks = passed.accepted[rows], passed.watermarks[rows]
+        accepted, watermarks, scored = passed.accepted[rows], passed.watermarks[rows], passed.asks[rows]
         times = np.where(accepted, columns[self.definition.stream.time].values, watermarks)
         if self._first_time == NO_TIME and accepted.any():
             self._first_time = int(times[np.argmax(accepted)])
-        scored = passed.asks[rows]
         ids = self._decider.accepted - int(accepted.sum()) + np.cumsum(accepted) - 1
-        asking = {name: column.take(scored) for name, column in columns.items()}
-        self._records.begin(asking, times[scored], accepted[scored], self._first_time)
-        return self.features.advance(Entering(columns, times, watermarks, ids, accepted, scored), decided.tells)
+        entering = Entering(columns, times, watermarks, ids, accepted, scored)
+        asked = Asked(events.take(rows[scored]), times[scored], accepted[scored])
+        return asked, self.features.advance(entering, decided.tells)
 
-    def _carry_out(self, steps: list[Step], vectors: Vectors) -> Iterator[Row]:
-        """Predictions, learning, metrics and alarms, in reading order."""
-        rows = iter(vectors.rows())
-        for step in steps:
-            if step.kind == PREDICT:
-                step.served.vector = next(rows)
-                learn = self._records.accepted
-                step.served.predictions = self.panel.predict(step.served.vector, learn=learn)
-                row = self._records.prediction(step.place, step.served)
-                if self._trace and learn:
-                    assert isinstance(row.value, dict)
-                    self._traced[step.served.number] = row.value["id"]
-                yield row
-            elif step.kind == LEARN:
-                assert step.label is not None
-                for alarm in self.panel.join(step.served, step.label):
-                    yield self._records.alarm(alarm, step.place)
-                yield from self._trace_label(step)
-            elif step.kind == GIVE_UP:
-                self.panel.give_up(step.served)
-            elif step.kind == REVISE:
-                assert step.label is not None and self.definition.label is not None
-                self.panel.revise(step.served, step.label, self.definition.label.correct == "learn")
-                yield from self._trace_label(step)
-            else:
-                assert step.counters is not None
-                yield from self._records.metrics(step.place, step.served, step.counters)
-
-    def _trace_label(self, step: Step) -> Iterator[Row]:
+    def _carry_out(
+        self, reading: Reading, events: Selection, decided: Decided, asked: Asked, vectors: Vectors
+    ) -> tuple[list[Block], list[Row]]:
+        """Predictions, learning, metrics and alarms, in reading order; reports see what stands before them."""
+        steps, panel, rows = decided.steps, self.panel, list[Row]()
+        times = events.columns[self.definition.stream.time].values
+        weights = self._weights(asked.selection.columns, len(vectors))
+        panel.begin(steps, vectors, weights, asked.accepted, self._decider.entries)
+        ends = [*(np.flatnonzero(steps.kinds == REPORT) + 1).tolist(), len(steps)]
+        start = 0
+        for end, counters in zip(ends, [*decided.reports, None], strict=True):
+            part = steps.part(slice(start, end))
+            for at, alarm in panel.carry_out(part):
+                rows.append(self._records.alarm(alarm, reading.place(part.messages[at])))
+            if counters is not None:
+                place, last = reading.place(steps.messages[end - 1]), steps.rows[end - 1]
+                rows += self._records.metrics(place, int(times[last]), int(steps.numbers[end - 1]) + 1, counters)
+            start = end
+        predictions = self._records.predictions(asked, vectors, panel.answers(), self._first_time)
         if self._trace:
-            value = {"prediction": self._traced[step.served.number], "label": step.label, "known_at": step.available}
-            yield Row("labels", step.place.log.partition, step.place.key, value)
+            rows += self._labels_of(reading, steps, predictions, asked)
+        return predictions, rows
+
+    def _labels_of(self, reading: Reading, steps: Steps, predictions: list[Block], asked: Asked) -> Iterator[Row]:
+        """Which prediction got which label."""
+        ids = {block.partition: iter(block.ids()) for block in predictions}
+        partitions = [reading.batches[b].log.partition for b in asked.selection.batch.tolist()]
+        numbers = steps.numbers[steps.kinds == PREDICT].tolist()
+        for partition, number, accepted in zip(partitions, numbers, asked.accepted.tolist(), strict=True):
+            one = next(ids[partition])
+            if accepted:
+                self._traced[number] = one
+        words = self._decider.words
+        told = steps.part((steps.kinds == LEARN) | (steps.kinds == REVISE))
+        labels = [] if words is None else words.labels(told.words)
+        rest = (told.messages.tolist(), told.numbers.tolist(), told.since.tolist())
+        for label, message, number, since in zip(labels, *rest, strict=True):
+            place = reading.place(message)
+            value = {
+                "prediction": self._traced[number],
+                "label": label,
+                "known_at": None if since == NO_TIME else since,
+            }
+            yield Row("labels", place.log.partition, place.key, value)
 
     def _check_order(self, reading: Reading) -> None:
         for batch in reading.batches:

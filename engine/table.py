@@ -8,7 +8,7 @@ ready dicts takes 2.1 (Python 3.11, 4096 rows, one core, 2026-11).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -82,19 +82,6 @@ class Table:
 
 
 Values: TypeAlias = Constant | list[Any] | npt.NDArray[Any] | Times | Hex | Flag | Numbered | Table
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Rows of one kind that leave for one partition, in bytes, without headers."""
-
-    kind: str
-    partition: int
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 def json_rows(table: Table) -> list[bytes]:

@@ -18,6 +18,7 @@ from thalweg.connectors.kafka_config import Cluster, logger
 from thalweg.connectors.kafka_read import read_topic
 from thalweg.dataflows.live import Counts, Job, run_live
 from thalweg.engine.batch import Raw, Row
+from thalweg.engine.records import Left
 
 _numbers = count()
 
@@ -30,8 +31,8 @@ class CountingChain:
         self.rows = 0
         self.hash = 0
 
-    def push(self, raws: Iterable[Raw]) -> list[Row]:
-        return [self._row(raw, i) for raw in raws for i in range(len(raw))]
+    def push(self, raws: Iterable[Raw]) -> Left:
+        return Left([], [self._row(raw, i) for raw in raws for i in range(len(raw))])
 
     def counters(self) -> dict[str, int]:
         return {"read": self.rows}

@@ -56,7 +56,7 @@ def through_bytewax(case: Case, cuts: Iterable[int]) -> list[dict[str, list[Row]
     op.output("write", chained, TestingSink(out))
     run_main(flow)
     shards = range(len(case.shards))
-    return [by_kind(r for key, o in out if key == shard_key(shard) for r in o.rows) for shard in shards]
+    return [by_kind(r for key, o in out if key == shard_key(shard) for r in o.left) for shard in shards]
 
 
 @FEW

@@ -28,6 +28,7 @@ from thalweg.connectors.kafka_sink import DeliveryError, Writer
 from thalweg.connectors.merged import Merged
 from thalweg.dataflows.live import Counts, LiveError, repair, run_live
 from thalweg.engine.batch import Log, Row
+from thalweg.engine.records import Left
 
 __all__ = ["bootstrap_fixture", "kafka_fixture"]  # pytest finds them here
 pytestmark = pytest.mark.broker
@@ -281,15 +282,15 @@ def test_a_topic_that_is_missing_is_named_with_its_like(kafka: Kafka, tmp_path: 
 class Large(CountingChain):
     """Answers with more than a topic takes, and compressing it does not help."""
 
-    def push(self, raws: Merged) -> list[Row]:
-        return [Row("predictions", 0, None, np.random.default_rng(7).bytes(1_500_000)) for _ in raws]
+    def push(self, raws: Merged) -> Left:
+        return Left([], [Row("predictions", 0, None, np.random.default_rng(7).bytes(1_500_000)) for _ in raws])
 
 
 class Huge(Large):
     """Answers with more than the client takes."""
 
-    def push(self, raws: Merged) -> list[Row]:
-        return [Row("predictions", 0, None, b"x" * 17_000_000) for _ in raws]
+    def push(self, raws: Merged) -> Left:
+        return Left([], [Row("predictions", 0, None, b"x" * 17_000_000) for _ in raws])
 
 
 @pytest.mark.parametrize("chain", [Large, Huge])
@@ -303,7 +304,7 @@ def test_a_row_that_is_not_delivered_stops_the_pipeline(
 
 
 class Broken(CountingChain):
-    def push(self, raws: Merged) -> list[Row]:
+    def push(self, raws: Merged) -> Left:
         raise ZeroDivisionError("at row 7")
 
 
@@ -318,11 +319,11 @@ def test_one_process_per_state_folder(kafka: Kafka, tmp_path: Path) -> None:
     seen: list[str] = []
 
     class Second(CountingChain):
-        def push(self, raws: Merged) -> list[Row]:
+        def push(self, raws: Merged) -> Left:
             with pytest.raises(LiveError, match="in use by another process") as error:
                 kafka.run(job, tmp_path)
             seen.append(str(error.value))
-            return []
+            return Left([], [])
 
     job = kafka.job(kafka.topic())
     kafka.write(job.stream, some(1))

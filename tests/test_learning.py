@@ -467,7 +467,7 @@ class Evil:
         [{"deep": (Evil(exec, "1"),)}],
         datasets.Phishing(),
     ],
-    ids=str,
+    ids=lambda evil: type(evil).__name__,
 )
 def test_a_saved_model_that_would_call_anything_else_is_refused(evil):
     one = opened(BINARY["scaled logistic"], "bool")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,10 @@ from hypothesis.errors import NoSuchExample
 
 from tests import test_laws as laws
 from tests.strategies import Case, cases
-from thalweg.engine.decide import Decider
-from thalweg.engine.features import groups, plan
-from thalweg.engine.features.gate import Gate, Passed
-from thalweg.engine.kernels import windows
-from thalweg.engine.learning.labels import LabelJoin
+from thalweg.engine.decide import Decided, Decider
+from thalweg.engine.features import gate, groups
+from thalweg.engine.kernels import gate as gate_kernel
+from thalweg.engine.kernels import join, windows
 
 SEARCH = settings(
     deadline=None,
@@ -47,22 +48,23 @@ def is_broken(check: Callable[[Any], None], strategy: st.SearchStrategy[Any], ex
     return True
 
 
-def interpreted_kernel(old: str = "", new: str = "") -> Callable[..., int]:
-    """The window kernel as plain Python, with one piece of its source replaced."""
-    source = inspect.getsource(windows)
+def interpreted_kernel(old: str = "", new: str = "", of: ModuleType = windows, name: str = "advance") -> Any:
+    """A kernel as plain Python, with one piece of its module's source replaced."""
+    source = inspect.getsource(of)
     assert source.count(old) == 1 or not old, f"the kernel no longer says {old!r}; plant the fault elsewhere"
     tree = ast.parse(source.replace(old, new) if old else source)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             node.decorator_list = []
-    namespace: dict[str, Any] = {"__name__": windows.__name__}
-    exec(compile(tree, windows.__file__, "exec"), namespace)
+    namespace: dict[str, Any] = {"__name__": of.__name__}
+    exec(compile(tree, str(of.__file__), "exec"), namespace)
+    namespace["borrowed"] = lambda array: array
 
-    def advance(*args: Any) -> Any:
+    def interpreted(*args: Any) -> Any:
         with np.errstate(over="ignore"):  # before the first row, the watermark is the smallest int64
-            return namespace["advance"](*args)
+            return namespace[name](*args)
 
-    return advance
+    return interpreted
 
 
 def twin(case: Case) -> None:
@@ -87,6 +89,8 @@ def futures(case: Case) -> None:
 def test_soa_equals_rowwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiled kernels over arrays give what the same source gives as plain Python; and no law is red by itself."""
     monkeypatch.setattr(groups, "advance", interpreted_kernel())
+    monkeypatch.setattr(gate, "gate", interpreted_kernel(of=gate_kernel, name="gate"))
+    monkeypatch.setattr(join, "decide", interpreted_kernel(of=join, name="decide"))
     assert not is_broken(twin, cases(size=20), examples=60)
 
 
@@ -131,28 +135,24 @@ def test_a_broken_kernel_is_found_by_duckdb(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_watermark_per_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of rows that arrive together, none is late: the classic mistake, and cuts show it."""
-    one_by_one = Gate._decide
-
-    def pass_(self: Gate, columns: Any, append: Any) -> Passed:
-        before = self.watermark
-        monkeypatch.setattr(
-            Gate, "_decide", lambda gate, time, appended, _, row_id: one_by_one(gate, time, appended, before, row_id)
-        )
-        return per_row(self, columns, append)
-
-    per_row = Gate.pass_
-    monkeypatch.setattr(Gate, "pass_", pass_)
+    per_row = (
+        "    for i in range(len(rows.times)):\n        time = rows.times[i]\n        watermark = NO_TIME if newest"
+    )
+    per_batch = "    first = newest\n" + per_row.replace("if newest", "if first")
+    rest = " == NO_TIME else {} - rules.disorder"
+    fault = (per_row + rest.format("newest"), per_batch + rest.format("first"))
+    monkeypatch.setattr(gate, "gate", interpreted_kernel(*fault, of=gate_kernel, name="gate"))
     assert is_broken(cuts, cases(learns=True))
+
+
+def broken_join(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    monkeypatch.setattr(join, "decide", interpreted_kernel(old, new, join, "decide"))
 
 
 def test_a_label_seen_too_early_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A label that reaches the features a row before it was read: the future and the twin show it."""
-    told = plan.Tell
-
-    def too_early(before: int, *rest: Any) -> plan.Tell:
-        return told(max(0, before - 1), *rest)
-
-    monkeypatch.setattr("thalweg.engine.decide.Tell", too_early)
+    before = "tell[TELL_BEFORE] = "
+    broken_join(monkeypatch, f"{before}out.used[ENTERING]", f"{before}max(0, out.used[ENTERING] - 1)")
     assert is_broken(futures, cases(size=25, label="bool"))
     assert is_broken(twin, cases(label="bool"))
 
@@ -161,17 +161,33 @@ def test_a_label_read_before_the_rows_of_its_batch_is_found(monkeypatch: pytest.
     """Labels of a batch joined before its events, as a flow does that looks them up batch by batch."""
     in_order = Decider.decide
 
-    def labels_first(self: Decider, reading: Any, stream: str, *rest: Any) -> Any:
-        is_label = [reading.batches[b].log.topic != stream for b in reading.which.tolist()]
-        order = sorted(range(len(is_label)), key=lambda i: not is_label[i])
-        return in_order(self, type(reading)(reading.batches, reading.which[order], reading.rows[order]), stream, *rest)
+    def labels_first(self: Decider, sources: Any, *rest: Any, **more: Any) -> Decided:
+        order = np.argsort(sources < join.LABEL, kind="stable")
+        decided = in_order(self, sources[order], *rest, **more)
+        return decided._replace(steps=replace(decided.steps, messages=order[decided.steps.messages]))
 
     monkeypatch.setattr(Decider, "decide", labels_first)
     assert is_broken(cuts, cases(learns=True))
 
 
 def test_a_timeout_at_the_wrong_row_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timeouts that look at the deadline of the newest prediction only are late."""
-    due = LabelJoin.due
-    monkeypatch.setattr(LabelJoin, "due", lambda self, watermark: due(self, watermark - 1))
+    """Timeouts a microsecond after the watermark has reached their deadline are late."""
+    due = "while numbers[DEADLINES] > 0 and join.deadlines[0, 0] <= watermark"
+    broken_join(monkeypatch, due, f"{due} - 1")
     assert is_broken(twin, cases(label="bool"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("if numbers[PENDING] > rules.pending:", "if numbers[PENDING] > rules.pending + 1:"),
+        ("oldest = numbers[OLDEST]", "oldest = numbers[NEWEST]"),
+        ("    if was_early:\n", "    if False:\n"),
+        ("ids[slot, LABEL_ROW], REMOVE)", "ids[slot, LABEL_ROW], ENTER)"),
+        ("elif ids[slot, WORD] == word:", "elif False:"),
+        ("ids[slot, EXPIRES] = max(ids[slot, EXPIRES], time + 2 * rules.horizon)", "pass"),
+    ],
+)
+def test_a_broken_join_is_found_by_the_twin(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_join(monkeypatch, old, new)
+    assert is_broken(twin, cases(label="bool"), examples=2000)

@@ -6,27 +6,29 @@ less the disorder; each row is quarantined, late, duplicate, folded or scored (r
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from thalweg.engine.batch import NO_TIME, Column
 from thalweg.engine.features.evaluate import Evaluator, fields
 from thalweg.engine.features.stream import StreamSpec
-from thalweg.engine.kernels.arrays import Bool, Int64
+from thalweg.engine.kernels.arrays import Bool, Int8, Int64
+from thalweg.engine.kernels.gate import DUPLICATE, FOLDED, LATE, QUARANTINED, SCORED, Arrivals, Rules, gate
+from thalweg.engine.slots import NONE, Slots
 from thalweg.engine.snapshot import pack_json, unpack_json
 
-QUARANTINED, LATE, DUPLICATE, FOLDED, SCORED = range(5)
+__all__ = ["DUPLICATE", "FOLDED", "LATE", "OUTCOMES", "QUARANTINED", "SCORED", "Gate", "Passed"]
+
 OUTCOMES = ("quarantined", "late", "duplicate", "folded", "scored")
+_FEW_IDS = 1024
 
 
 class Passed(NamedTuple):
     """``outcomes`` int8[n], ``watermarks`` int64[n] that each row met, ``asks`` bool[n] for a prediction."""
 
-    outcomes: npt.NDArray[np.int8]
+    outcomes: Int8
     watermarks: Int64
     asks: Bool
 
@@ -41,68 +43,59 @@ class Gate:
     def __init__(self, stream: StreamSpec) -> None:
         self._stream = stream
         self._evaluate = Evaluator(stream.schema)
-        self._newest: int | None = None
-        self._seen: dict[Any, int] = {}
-        self._forget: list[tuple[int, Any]] = []
+        self._rules = Rules(stream.disorder_us, stream.future_us, stream.dedupe_us)
+        self._newest = NO_TIME
+        self._ids = Slots()
+        self._until = np.empty(0, dtype=np.int64)
+        self._sweep_at = _FEW_IDS
 
     @property
     def watermark(self) -> int:
         """Microseconds; ``NO_TIME`` before the first accepted row."""
-        return NO_TIME if self._newest is None else self._newest - self._stream.disorder_us
+        return NO_TIME if self._newest == NO_TIME else self._newest - self._stream.disorder_us
 
     def pass_(self, columns: Mapping[str, Column], append: Int64) -> Passed:
         """Decides n rows one after the other; ``append`` int64[n] are their append times, or ``NO_TIME``."""
         n = len(append)
         known = fields(columns)
-        times = columns[self._stream.time].values.tolist()
-        asks = self._asks(known, n)
-        ids = self._ids(known, n)
-        outcomes = np.empty(n, dtype=np.int8)
-        watermarks = np.empty(n, dtype=np.int64)
-        for i, (time, appended) in enumerate(zip(times, append.tolist(), strict=True)):
-            watermark = watermarks[i] = self.watermark
-            outcome = self._decide(time, appended, watermark, ids[i])
-            outcomes[i] = outcome if outcome < FOLDED or not asks[i] else SCORED
-        return Passed(outcomes, watermarks, np.array(asks, dtype=np.bool_))
+        rows = Arrivals(columns[self._stream.time].values, append, self._asks(known, n), self._place(known, n))
+        passed = Passed(np.empty(n, dtype=np.int8), np.empty(n, dtype=np.int64), rows.asks)
+        self._newest = gate(self._newest, rows, self._rules, self._until, passed.outcomes, passed.watermarks)
+        return passed
 
-    def _decide(self, time: int, append: int, watermark: int, row_id: Any) -> int:
-        if append != NO_TIME and time > append + self._stream.future_us:
-            return QUARANTINED
-        if time < watermark:
-            return LATE
-        if row_id is not None and self._repeats(time, watermark, row_id):
-            return DUPLICATE
-        if self._newest is None or time > self._newest:
-            self._newest = time
-        return FOLDED
-
-    def _repeats(self, time: int, watermark: int, row_id: Any) -> bool:
-        """Whether the id was accepted less than the horizon ago; if not, it is remembered."""
-        horizon = self._stream.dedupe_us
-        while self._forget and self._forget[0][0] <= watermark:
-            until, forgotten = heapq.heappop(self._forget)
-            if self._seen.get(forgotten) == until:
-                del self._seen[forgotten]
-        if time < self._seen.get(row_id, NO_TIME):
-            return True
-        self._seen[row_id] = time + horizon
-        heapq.heappush(self._forget, (time + horizon, row_id))
-        return False
-
-    def _asks(self, known: dict[str, Any], n: int) -> Sequence[bool]:
+    def _asks(self, known: dict[str, Any], n: int) -> Bool:
         if self._stream.score is None:
-            return [True] * n
+            return np.ones(n, dtype=np.bool_)
         score = self._evaluate(self._stream.score, known, n)
-        return (score.values & score.valid).tolist()  # type: ignore[no-any-return]
+        return score.values & score.valid
 
-    def _ids(self, known: dict[str, Any], n: int) -> Sequence[Any]:
-        return [None] * n if self._stream.dedupe is None else self._evaluate(self._stream.dedupe, known, n).tolist()
+    def _place(self, known: dict[str, Any], n: int) -> Int64:
+        """The slot of every row's id; ids that no row can repeat any more are forgotten when there are many."""
+        if self._stream.dedupe is None:
+            return np.full(n, NONE, dtype=np.int64)
+        if self._ids.taken > self._sweep_at:
+            past = self._until[: len(self._ids)] <= self.watermark
+            self._until[: len(past)][past] = NO_TIME
+            self._ids.release(np.flatnonzero(past))
+            self._sweep_at = max(_FEW_IDS, 2 * self._ids.taken)
+        ids = self._ids.place(self._evaluate(self._stream.dedupe, known, n).tolist())
+        new = len(self._ids) - len(self._until)
+        if new > 0:
+            grown = np.full(max(new, len(self._until)), NO_TIME, dtype=np.int64)
+            self._until = np.concatenate([self._until, grown])
+        return ids
 
-    def state(self) -> dict[str, bytes]:
+    def state(self) -> dict[str, Any]:
         """Arrays by name; :meth:`restore` takes them back."""
-        return {"newest": pack_json(self._newest), "seen": pack_json(list(self._seen.items()))}
+        newest = None if self._newest == NO_TIME else self._newest
+        return {
+            "newest": pack_json([newest, self._sweep_at]),
+            "ids": pack_json(self._ids.to_json()),
+            "until": self._until,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._newest = unpack_json(bytes(state["newest"]))
-        self._seen = dict(unpack_json(bytes(state["seen"])))
-        self._forget = sorted((until, row_id) for row_id, until in self._seen.items())
+        newest, self._sweep_at = unpack_json(bytes(state["newest"]))
+        self._newest = NO_TIME if newest is None else newest
+        self._ids.from_json(unpack_json(bytes(state["ids"])))
+        self._until = np.array(state["until"])

@@ -8,9 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from thalweg.engine.batch import Column
@@ -21,7 +22,8 @@ from thalweg.engine.features.featureset import FeatureSetSpec
 from thalweg.engine.features.groups import Group, GroupState
 from thalweg.engine.features.operators import as_number, number
 from thalweg.engine.features.stream import LabelSpec
-from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
+from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64, UInt64
+from thalweg.engine.kernels.text import placed, vector_hashes
 from thalweg.engine.kernels.windows import ENTER, LEAVE, LOOK
 from thalweg.engine.snapshot import below
 
@@ -31,18 +33,49 @@ _NULL, _NUMBER, _TEXT = b"\x00", b"\x01", b"\x02"
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Feature vectors of n rows in class order: ``columns[f]`` is float64[n] (NaN = null) or object[n] (text)."""
+    """Feature vectors of n rows: ``numbers`` float64[n, features] in class order (NaN = null, and where it is text),
+    ``texts`` object[n] by the position of the feature (None = null)."""
 
     names: Sequence[str]
-    columns: Sequence[Column]
-    length: int
+    numbers: Float64
+    texts: Mapping[int, npt.NDArray[Any]]
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.numbers)
 
-    def rows(self) -> list[tuple[Value, ...]]:
+    def take(self, rows: Int64) -> Vectors:
+        """Some of them, in that order."""
+        return Vectors(self.names, self.numbers[rows], {at: texts[rows] for at, texts in self.texts.items()})
+
+    def mixed(self, others: Vectors, own: Bool) -> Vectors:
+        """These where ``own`` bool[n] is true, the others where not, each in order."""
+        numbers = np.empty((len(own), len(self.names)))
+        numbers[own], numbers[~own] = self.numbers, others.numbers
+        texts = {at: np.full(len(own), None, dtype=object) for at in self.texts}
+        for at, column in texts.items():
+            column[own], column[~own] = self.texts[at], others.texts[at]
+        return Vectors(self.names, numbers, texts)
+
+    def columns(self) -> dict[str, Any]:
+        """By feature: float64[n], or a list of text."""
+        return {
+            name: self.texts[at].tolist() if at in self.texts else np.ascontiguousarray(self.numbers[:, at])
+            for at, name in enumerate(self.names)
+        }
+
+    def rows(self) -> list[list[Value]]:
         """Python values, ``None`` for null."""
-        return list(zip(*(column.tolist() for column in self.columns), strict=True))
+        rows: list[list[Value]] = [[None if x != x else x for x in row] for row in self.numbers.tolist()]
+        for at, texts in self.texts.items():
+            for row, text in zip(rows, texts.tolist(), strict=True):
+                row[at] = text
+        return rows
+
+    def hashes(self) -> UInt64:
+        """The :func:`vector_hash` of each, uint64[n]."""
+        is_text = np.array([at in self.texts for at in range(len(self.names))], dtype=np.int8)
+        texts = placed([self.texts[at].tolist() for at in sorted(self.texts)])
+        return vector_hashes(self.numbers, is_text, *texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +95,20 @@ class Entering:
     scored: Bool
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """A label that enters the label-fed groups (or, REMOVE, leaves them) under ``keys`` at its ``available`` time,
-    read before row number ``before`` of the rows that reach the features."""
+class Tells(NamedTuple):
+    """k labels that enter the label-fed groups (or, REMOVE, leave them), in order.
 
-    before: int
-    keys: Sequence[Hashable | None]
-    available: int
-    value: float
-    watermark: int
-    label_id: int
-    act: int = ENTER
+    ``before`` int64[k]: the number of the row that reaches the features next; ``keys``: of each label its key in every
+    label-fed group; ``available`` int64[k] its time, ``values`` float64[k], ``watermarks``, ``ids``, ``acts`` int64[k].
+    """
+
+    before: Int64
+    keys: Sequence[Sequence[Hashable | None]]
+    available: Int64
+    values: Float64
+    watermarks: Int64
+    ids: Int64
+    acts: Int64
 
 
 def vector_hash(vector: Sequence[Value]) -> str:
@@ -144,11 +179,16 @@ class FeatureState:
         self._label_groups = [state for state in self._groups if state.group.fed_by is not None]
 
     @property
+    def fed_by_labels(self) -> bool:
+        """Whether labels enter features."""
+        return bool(self._label_groups)
+
+    @property
     def evicted(self) -> int:
         """How many keys lost their state because a group was full."""
         return sum(state.evicted for state in self._groups)
 
-    def advance(self, events: Entering, tells: Sequence[Tell]) -> Vectors:
+    def advance(self, events: Entering, tells: Tells) -> Vectors:
         """Folds rows and labels in reading order and gives the vectors of the rows that ask for one."""
         known, n, reads = fields(events.columns), len(events.times), int(events.scored.sum())
         out_rows = np.where(events.scored, np.cumsum(events.scored) - 1, -1)
@@ -205,38 +245,41 @@ class FeatureState:
         which: int,
         known: dict[str, Column],
         events: Entering,
-        tells: Sequence[Tell],
+        tells: Tells,
         out_rows: Int64,
         reads: int,
     ) -> Float64:
         """Labels enter between the rows before which they were read; rows only read."""
         n = len(events.times)
-        before = np.array([tell.before for tell in tells], dtype=np.int64)
-        order = np.argsort(np.concatenate([2 * before, 2 * np.arange(n) + 1]), kind="stable")
+        order = np.argsort(np.concatenate([2 * tells.before, 2 * np.arange(n) + 1]), kind="stable")
 
-        def together(of_tells: list[int], of_events: Int64) -> Int64:
-            return np.concatenate([np.array(of_tells, dtype=np.int64), of_events])[order]
+        def together(of_tells: Int64, of_events: Int64) -> Int64:
+            return np.concatenate([of_tells, of_events])[order]
 
-        keys = [tell.keys[which] for tell in tells] + self._keys(state.group, known, n)
-        values = np.concatenate([[tell.value for tell in tells], np.zeros(n)])[order]
+        keys = [keys[which] for keys in tells.keys] + self._keys(state.group, known, n)
+        values = np.concatenate([tells.values, np.zeros(n)])[order]
         return state.advance(
             [keys[i] for i in order.tolist()],
-            together([tell.available for tell in tells], events.times),
-            together([tell.watermark for tell in tells], events.watermarks),
-            together([tell.label_id for tell in tells], events.ids),
+            together(tells.available, events.times),
+            together(tells.watermarks, events.watermarks),
+            together(tells.ids, events.ids),
             np.repeat(values[:, None], len(state.group.values), axis=1),
-            together([tell.act for tell in tells], _reading(events.accepted)).astype(np.int8),
-            together([-1] * len(tells), out_rows),
+            together(tells.acts, _reading(events.accepted)).astype(np.int8),
+            together(np.full(len(tells.acts), -1), out_rows),
             reads,
         )
 
     def _vectors(self, known: dict[str, Column], aggregates: dict[str, Column], n: int) -> Vectors:
         known.update(aggregates)
-        columns = []
-        for feature in self.plan.spec.features:
+        numbers = np.full((n, len(self.plan.spec.features)), np.nan)
+        texts: dict[int, npt.NDArray[Any]] = {}
+        for at, feature in enumerate(self.plan.spec.features):
             column = self._evaluate(feature.expr, known, n)
-            columns.append(column if feature.is_text else number(as_number(column), column.valid))
-        return Vectors(self.plan.spec.names, columns, n)
+            if feature.is_text:
+                texts[at] = np.where(column.valid, column.values, np.array(None, dtype=object))
+            else:
+                numbers[:, at] = number(as_number(column), column.valid).values
+        return Vectors(self.plan.spec.names, numbers, texts)
 
 
 def _reading(accepted: Bool) -> Int64:

@@ -11,6 +11,7 @@ from thalweg.engine import snapshot
 from thalweg.engine.errors import DefinitionError, SnapshotError
 from thalweg.engine.learning import identity
 from thalweg.engine.learning.member import TASK_OF_LABEL, Features, Label, LabelType, Prediction, Task
+from thalweg.engine.learning.work import Answers, Work, row_by_row
 
 EXECUTOR = "thalweg 1"
 
@@ -63,6 +64,7 @@ class BaselineMember:
 
     def __init__(self, baseline: Baseline, name: str, version: str, task: Task) -> None:
         self.name, self.version, self.task = name, version, task
+        self.runs = "a baseline"
         self.learned = 0
         self.failures = 0
         self.last_failure: str | None = None
@@ -101,6 +103,10 @@ class BaselineMember:
         elif self._total:
             self._mean += (weight / self._total) * (float(y) - self._mean)
         return True
+
+    def run(self, work: Work) -> Answers:
+        """See :class:`Member`."""
+        return row_by_row(self, work)
 
     def state(self) -> bytes:
         """See :class:`Member`."""

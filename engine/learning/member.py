@@ -1,6 +1,11 @@
 """What the chain knows of a model: a member predicts, learns, and can be saved and continued bit for bit."""
 
-from typing import Literal, NamedTuple, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from thalweg.engine.learning.work import Answers, Work
 
 Task = Literal["binary", "multiclass", "regression", "anomaly"]
 LabelType = Literal["bool", "str", "i64", "f64"]
@@ -30,13 +35,15 @@ class Member(Protocol):
     """One model of a pipeline. ``version`` names class, parameters, seed, feature set and executor; weights
     move within it.
 
-    ``learned`` counts the labels learned so far, ``failures`` what the model did wrong; ``last_failure`` is
-    text for a log only: it is neither state nor part of a row, since an exception's text may hold an address.
+    ``runs`` says how it is executed, for people; ``learned`` counts the labels learned so far, ``failures`` what the
+    model did wrong; ``last_failure`` is text for a log only: it is neither state nor part of a row, since an
+    exception's text may hold an address.
     """
 
     name: str
     version: str
     task: Task
+    runs: str
     learned: int
     failures: int
     last_failure: str | None
@@ -49,6 +56,10 @@ class Member(Protocol):
         """Learn the label ``y`` of a row that was predicted (an anomaly detector ignores it). False: the
         model failed, counted.
         """
+        ...
+
+    def run(self, work: Work) -> Answers:
+        """Predicts and learns many rows, in order: what one call a row does."""
         ...
 
     def state(self) -> bytes:

@@ -9,7 +9,7 @@ bit, in another process too.
 import copy
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from river import base, compose
 from thalweg.engine import snapshot
 from thalweg.engine.errors import DefinitionError, SnapshotError
 from thalweg.engine.learning import identity, pickles
+from thalweg.engine.learning.lowered import compile as lower
+from thalweg.engine.learning.lowered import why_not
+from thalweg.engine.learning.lowered.member import LoweredMember
 from thalweg.engine.learning.member import (
     LARGEST,
     TASK_OF_LABEL,
@@ -27,8 +30,10 @@ from thalweg.engine.learning.member import (
     Prediction,
     Task,
 )
+from thalweg.engine.learning.work import Answers, Work, row_by_row
 
 EXECUTOR = identity.executor_of("river")
+LOWERED = "lowered 1"
 
 
 def member(
@@ -38,7 +43,8 @@ def member(
     fingerprint: str,
     label_type: LabelType | None = None,
     weighted: bool = False,
-) -> "RiverMember":
+    numbers: Sequence[str] | None = None,
+) -> "RiverMember | LoweredMember":
     """A member around a deep copy of ``model`` (a warm model stays warm; the user's object is never touched).
 
     ``fingerprint`` is the feature set's, ``label_type`` the type of the label's value (None: no label),
@@ -52,8 +58,26 @@ def member(
     takes_weight = _takes_weight(model)
     if weighted and task != "anomaly" and not takes_weight:
         raise DefinitionError(_no_weight(model))
-    model_version = identity.version_of(model, fingerprint=fingerprint, executor=EXECUTOR)
-    return RiverMember(copy.deepcopy(model), name or str(model), model_version, task, kinds, takes_weight)
+    why_not = why_not_lowered(model, task, numbers)
+    executor = EXECUTOR if why_not else f"{LOWERED}, {EXECUTOR}"
+    model_version = identity.version_of(model, fingerprint=fingerprint, executor=executor)
+    if not why_not:
+        assert numbers is not None
+        lowered = lower(model, numbers)
+        assert lowered is not None, model
+        return LoweredMember(lowered, name or str(model), model_version, task)
+    one = RiverMember(copy.deepcopy(model), name or str(model), model_version, task, kinds, takes_weight)
+    one.runs = f"through River, row by row: {why_not}"
+    return one
+
+
+def why_not_lowered(model: object, task: Task, numbers: Sequence[str] | None) -> str | None:
+    """Why a model runs in River, row by row; None where it runs in kernels."""
+    if task not in ("binary", "regression"):
+        return f"only labels of two classes and numbers are, not {task}"
+    if numbers is None:
+        return "a feature is text"
+    return why_not(model, numbers)
 
 
 class RiverMember:
@@ -65,6 +89,7 @@ class RiverMember:
         self, model: Any, name: str, version: str, task: Task, kinds: frozenset[str], takes_weight: bool
     ) -> None:
         self.name, self.version, self.task, self.takes_weight = name, version, task, takes_weight
+        self.runs = "through River, row by row"
         self.learned = 0
         self.failures = 0
         self.last_failure: str | None = None
@@ -101,6 +126,10 @@ class RiverMember:
             return False
         self.learned += 1
         return True
+
+    def run(self, work: Work) -> Answers:
+        """See :class:`Member`."""
+        return row_by_row(self, work)
 
     def state(self) -> bytes:
         """The model (pickle, inside our own checked bytes) and the counters."""
