@@ -34,7 +34,7 @@ from thalweg.dataflows.settings import RunSettings
 from thalweg.engine.batch import Log
 
 PAYMENTS, PAYMENTS_FULL = 200_000, 2_000_000
-LATER, LATER_FULL = 60_000, 500_000
+LATER, LATER_FULL = 50_000, 500_000
 WARM = 60_000  # payments that the handwritten flow knows before it starts
 RUN_S, RUN_FULL_S = 2.0, 20.0  # contestants that are not through are stopped so long after their first prediction
 SAVING_S, SAVING_FULL_S = 4.5, 30.0  # the same where state is saved every second

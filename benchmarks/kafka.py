@@ -25,8 +25,8 @@ from thalweg.connectors.kafka_source import QUEUE_KILOBYTES
 FETCHING = {"queued.max.messages.kbytes": str(QUEUE_KILOBYTES), "fetch.queue.backoff.ms": "10"}
 WARM_UP = 0.1  # the share of a run's records that come before the clock starts
 BATCH = 4096
-LOOK_S = 0.01
-PAUSE_S = 0.05
+LOOK_S, WAIT_S = 0.02, 0.1  # between two looks, and before anything has come: each look is two small requests
+PAUSE_S = 0.1
 PATIENCE = 4  # how many times longer than asked for a second burst is waited for
 TIMEOUT_S = 30.0
 
@@ -149,7 +149,7 @@ class Meter:
         return rate_of(self.looks)
 
     def _watch(self) -> None:
-        while not self._done.wait(LOOK_S):
+        while not self._done.wait(LOOK_S if self.looks else WAIT_S):
             self._look()
 
     def _look(self) -> None:
