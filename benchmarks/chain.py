@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.connectors.codecs import encode
 from thalweg.connectors.kafka_sink import Writer
 from thalweg.connectors.merged import Merged
 from thalweg.dataflows.pipeline import Pipeline
 from thalweg.dataflows.serve import LiveChain
 from thalweg.engine.batch import Log, Raw
-
-PREDICTIONS = "predictions"
+from thalweg.engine.records import Left
 
 
 class Chain:
@@ -22,7 +22,7 @@ class Chain:
     def __init__(self, pipeline: Pipeline) -> None:
         self._chain = LiveChain(pipeline)
 
-    def push(self, *raws: Raw) -> Any:
+    def push(self, *raws: Raw) -> Left:
         """What these messages, in this order, make leave; :func:`send` takes it."""
         return self._chain.push(Merged.of(raws))
 
@@ -35,13 +35,10 @@ class Chain:
         return self._chain.snapshot()
 
 
-def send(writer: Writer, topic: str, left: Any) -> None:
-    """Queues the predictions among what left a chain: rows, or blocks of ready bytes."""
-    blocks = getattr(left, PREDICTIONS, [])
-    for block in blocks:
-        writer.send_block(topic, 0, block.keys, block.values)
-    if not blocks:
-        writer.send_rows(topic, 0, [row for row in getattr(left, "rows", left) if row.kind == PREDICTIONS])
+def send(writer: Writer, topic: str, left: Left) -> None:
+    """Queues the predictions among what left a chain."""
+    for block in left.predictions:
+        writer.send_block(topic, 0, *encode(block, "json"))
 
 
 def raw_of(topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], times_us: Any) -> Raw:
