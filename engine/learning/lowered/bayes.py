@@ -21,6 +21,7 @@ from thalweg.engine.learning.lowered.checks import (
 )
 from thalweg.engine.learning.lowered.learner import Learner
 
+FIRST = kernels.FIRST
 _CLASSES = (False, True)
 
 
@@ -47,7 +48,7 @@ def raise_into(model: Any, state: State, names: Sequence[str]) -> None:
     """Writes what was learned into ``model``, a copy of the River model."""
     model.class_counts.clear()
     model.gaussians.clear()
-    first = bool(state.scalars[kernels.FIRST])
+    first = bool(state.scalars[FIRST])
     for label in (first, not first):
         count = int(state.scalars[int(label)])
         if count:

@@ -108,6 +108,11 @@ class Lowered:
         steps = Steps(_plain(kinds, np.int8), _plain(rows, np.int64), *(_plain(part, np.float64) for part in (x, y, w)))
         self._kernel(steps, self._program, self._state, self._work, out)
 
+    @property
+    def tie(self) -> bool:
+        """The class that River decides for where both are as probable: naive Bayes the one it saw first, else False."""
+        return self.nan_is_none and bool(self._state.scalars[bayes.FIRST])
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What has been learned, as copies of arrays by name: ``scales``, ``head``, ``scalars``, ``order``."""
         return {name: part.copy() for name, part in self._state._asdict().items()}

@@ -87,7 +87,8 @@ class LoweredMember:
         decided = np.full(len(scores), NOTHING, dtype=np.int8)
         if self.task == "binary":
             known = ~np.isnan(scores)
-            decided[known] = scores[known] > 1.0 - scores[known]  # River's first of the largest: False where they tie
+            of_true, of_false = scores[known], 1.0 - scores[known]
+            decided[known] = np.where(of_true == of_false, self._lowered.tie, of_true > of_false)
         return Answers(scores, decided, degraded, learned)
 
     def _one(self, kind: int, x: Features, y: float, weight: float) -> Work:
