@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from tests.naive_expressions import number, value_of
@@ -102,10 +103,10 @@ def _aggregate(node: Agg, visible: list[Seen], now: int) -> float | None:
 
 
 def _variance(xs: list[float]) -> float:
-    """Two passes around a mean whose own rounding is taken into account."""
-    mean = math.fsum(xs) / len(xs)
-    rest = math.fsum(x - mean for x in xs)
-    return max(0.0, (math.fsum((x - mean) ** 2 for x in xs) - rest * rest / len(xs)) / (len(xs) - 1))
+    """From exact fractions, rounded once."""
+    fractions = [Fraction(x) for x in xs]
+    mean = sum(fractions) / len(xs)
+    return float(sum((x - mean) ** 2 for x in fractions) / (len(xs) - 1))
 
 
 def key_of(node: Agg, row: dict[str, Any]) -> Any:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from tests import test_laws as laws
+from tests import test_windows
 from tests.strategies import Case, cases
 from thalweg.engine.decide import Decided, Decider
 from thalweg.engine.features import gate, groups
+from thalweg.engine.kernels import accumulate, folds, join, lifetimes, rings, windows
 from thalweg.engine.kernels import gate as gate_kernel
-from thalweg.engine.kernels import join, windows
 
 SEARCH = settings(
     deadline=None,
@@ -48,21 +49,32 @@ def is_broken(check: Callable[[Any], None], strategy: st.SearchStrategy[Any], ex
     return True
 
 
-def interpreted_kernel(old: str = "", new: str = "", of: ModuleType = windows, name: str = "advance") -> Any:
-    """A kernel as plain Python, with one piece of its module's source replaced."""
-    source = inspect.getsource(of)
-    assert source.count(old) == 1 or not old, f"the kernel no longer says {old!r}; plant the fault elsewhere"
-    tree = ast.parse(source.replace(old, new) if old else source)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            node.decorator_list = []
-    namespace: dict[str, Any] = {"__name__": of.__name__}
-    exec(compile(tree, str(of.__file__), "exec"), namespace)
-    namespace["borrowed"] = lambda array: array
+# The kernels of windows: each imports from those before it.
+WINDOWS = (accumulate, rings, folds, lifetimes, windows)
+
+
+def interpreted_kernel(
+    old: str = "", new: str = "", of: ModuleType | tuple[ModuleType, ...] = WINDOWS, name: str = "advance"
+) -> Any:
+    """A kernel as plain Python, with one piece of the source of its modules replaced."""
+    modules = of if isinstance(of, tuple) else (of,)
+    sources = [inspect.getsource(module) for module in modules]
+    said = sum(source.count(old) for source in sources)
+    assert said == 1 or not old, f"the kernels say {old!r} {said} times; plant the fault elsewhere"
+    known: dict[str, Any] = {"borrowed": lambda array: array}
+    for module, source in zip(modules, sources, strict=True):
+        tree = ast.parse(source.replace(old, new) if old else source)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                node.decorator_list = []
+        namespace: dict[str, Any] = {"__name__": module.__name__}
+        exec(compile(tree, str(module.__file__), "exec"), namespace)
+        namespace |= {each: known[each] for each in namespace.keys() & known.keys()}
+        known |= {each: item for each, item in namespace.items() if inspect.isfunction(item)}
 
     def interpreted(*args: Any) -> Any:
-        with np.errstate(over="ignore"):  # before the first row, the watermark is the smallest int64
-            return namespace[name](*args)
+        with np.errstate(all="ignore"):  # such as before the first row, whose watermark is the smallest int64
+            return known[name](*args)
 
     return interpreted
 
@@ -95,19 +107,35 @@ def test_soa_equals_rowwise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KERNEL_FAULTS = {
-    "left edge": ("_upper(ring.times, start, high, now - length)", "_upper(ring.times, start, high, now - length - 1)"),
-    "right edge": ("high = _upper(ring.times, start, start + count, now)", "high = start + count"),
+    "left edge": ("edge = now - code[w + W_LENGTH]", "edge = now - code[w + W_LENGTH] - 1"),
+    "left edge of a row that comes behind": (
+        "words[h + OLDEST], right, now - code[w + W_LENGTH])",
+        "words[h + OLDEST], right, now - code[w + W_LENGTH] - 1)",
+    ),
+    "right edge": ("right = upper(words, arena, code, h, oldest, end, now)", "right = end"),
+    "current row": (
+        "code[AFTER], code[CODE_END], out, reads)\n                continue",
+        "code[BEFORE], code[CODE_END], out, reads)\n                continue",
+    ),
+    "taken slot": ("if reset[i] or h == 0:", "if h == 0:"),
+    "settled too far": ("settled)] <= watermark:", "settled)] <= watermark + 5000000:"),
+    "dropped too early": ("watermark - code[KEEP_US])", "watermark - code[KEEP_US] + 1000000)"),
+}
+
+
+# What only values of all sizes, or rows that come behind among ties, show.
+WINDOW_FAULTS = {
     "order of ties": (
-        "at = _upper(ring.times, start, start + length, rows.times[i])\n    for k in range(start + length",
-        "at = _upper(ring.times, start, start + length, rows.times[i] - 1)\n    for k in range(start + length",
+        "at = upper(words, arena, code, h, words[h + OLDEST], end, time)\n",
+        "at = upper(words, arena, code, h, words[h + OLDEST], end, time - 1)\n",
     ),
-    "current row": ("skip = here if include == 0 else -1", "skip = -1"),
-    "taken slot": ("            if rows.reset[i]:\n                _reset(ring, slot)\n", ""),
-    "settled too far": (
-        "ring.times[start + settled] <= watermark",
-        "ring.times[start + settled] <= watermark + 5000000",
-    ),
-    "dropped too early": ("watermark - program.keep_us)", "watermark - program.keep_us + 1000000)"),
+    "extremes of what has left": ("words[m + 1] == row:", "words[m + 1] == row + 1:"),
+    "a row that comes behind is nobody's extreme": ("(alone or beats or", "(alone or"),
+    "a third word dropped": ("if rest != 0.0:", "if rest > 1e300:"),
+    "squares never made anew": ("reals[q + HIGH] * _LOST > rest * 2.0**-44:", "reals[q + HIGH] < 0.0:"),
+    "a lifetime's long sum cut": ("arena[at] = grow(expansion, n, x)", "arena[at] = n"),
+    "a stack that forgets what a row behind may stand on": ("top = row - 1\n", "top = -1\n"),
+    "ids not looked at": ("place(words, code, h, at) + 1] != row_id", "place(words, code, h, at) + 1] < 0"),
 }
 
 
@@ -118,6 +146,12 @@ SLOW_TO_FIND = ("settled too far", "dropped too early")
 def test_a_broken_kernel_is_found_by_the_twin(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "advance", interpreted_kernel(*KERNEL_FAULTS[fault]))
     assert is_broken(twin, cases())
+
+
+@pytest.mark.parametrize("fault", WINDOW_FAULTS)
+def test_a_broken_kernel_is_found_by_the_windows_own_law(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "advance", interpreted_kernel(*WINDOW_FAULTS[fault]))
+    assert is_broken(test_windows.equals_the_twin, test_windows.cases(), examples=1000)
 
 
 @pytest.mark.slow

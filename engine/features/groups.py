@@ -5,24 +5,45 @@ All aggregates with the same keys, filter and feeding log share one group: one r
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from thalweg.engine.batch import NO_TIME
+from thalweg.engine.errors import SnapshotError
 from thalweg.engine.features.expressions import Agg, Expr
-from thalweg.engine.kernels.accumulate import OPS, WIDTH
+from thalweg.engine.features.layout import Program, fold_text, program_of
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
-from thalweg.engine.kernels.windows import ENTER, LIFETIME, LOOK, ROWS, SLIDING, Program, Ring, Rows, advance, compact
+from thalweg.engine.kernels.rings import ARENA_HEAD, ENTER, LOOK, REMOVE, Rows
+from thalweg.engine.kernels.windows import advance, compact
 from thalweg.engine.snapshot import pack_json, unpack_json
 
-_KINDS = {"sliding": SLIDING, "rows": ROWS, "lifetime": LIFETIME}
-_FIRST_ROWS = 1024
 Key = Hashable
+_FIRST_WORDS = 4096
+_GROUPED_ROWS = 2  # rows a key from which on a batch is taken key by key
+_NO_ORDER = np.empty(0, dtype=np.int64)
+_NOTHING_CODED: tuple[Sequence[Key], Int64] = ((), np.full(1, -1, dtype=np.int64))
+
+
+class Coded(NamedTuple):
+    """Keys as codes into a list of them, as in a dictionary column of Arrow: ``codes`` int64[n], -1 for null.
+
+    A group remembers the slots of ``names`` as long as it is given the same list, which must not be changed.
+    """
+
+    codes: Int64
+    names: Sequence[Key]
+
+    def tolist(self) -> list[Key | None]:
+        """The keys themselves.
+
+        >>> Coded(np.array([1, -1, 0]), ["a", "b"]).tolist()
+        ['b', None, 'a']
+        """
+        names = [*self.names, None]
+        return [names[code] for code in self.codes.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +64,7 @@ class Group:
         """The group of aggregates that share :attr:`Agg.group`."""
         first = aggregates[0]
         values = {a.value.canonical: a.value for a in aggregates if a.value is not None}
-        ordered = sorted(aggregates, key=_fold_text)  # outputs of one fold stand together
+        ordered = sorted(aggregates, key=fold_text)  # outputs of one fold stand together
         return cls(
             first.group,
             first.by,
@@ -52,46 +73,18 @@ class Group:
             first.capacity,
             tuple(values.values()),
             tuple(ordered),
-            _program(ordered, list(values)),
+            program_of(ordered, list(values)),
         )
 
     @property
     def bytes_per_key(self) -> int:
-        """Bytes of a key without its rows: segment and bases (text of the key not counted)."""
-        return 32 + len(self.program.folds) * (8 * WIDTH + 8)
+        """Bytes of a key without its rows: accumulators and when it was touched (text of the key not counted)."""
+        return 8 * self.program.record + 8
 
     @property
     def bytes_per_row(self) -> int:
-        """Bytes of a row in the ring: time, id and values."""
-        return 16 + 8 * len(self.values)
-
-
-def _fold_text(aggregate: Agg) -> str:
-    value = "" if aggregate.value is None else aggregate.value.canonical
-    return f"{aggregate.window.text}|{value}|{aggregate.include_current}|{aggregate.half_life_us}"
-
-
-def _program(aggregates: Sequence[Agg], columns: Sequence[str]) -> Program:
-    folds: dict[str, list[int]] = {}
-    half_lives: list[float] = []
-    outputs: list[tuple[int, int]] = []
-    for a in aggregates:
-        text = _fold_text(a)
-        if text not in folds:
-            column = -1 if a.value is None else columns.index(a.value.canonical)
-            folds[text] = [column, _KINDS[a.window.kind], a.window.length, a.window.ttl_us, int(a.include_current), 0]
-            half_lives.append(float(a.half_life_us))
-        folds[text][5] |= a.op in ("var", "std")
-        outputs.append((list(folds).index(text), OPS.index(a.op)))
-    sliding = [a.window.length for a in aggregates if a.window.kind == "sliding"]
-    last = [a.window.length for a in aggregates if a.window.kind == "rows"]
-    return Program(
-        np.array(list(folds.values()), dtype=np.int64),
-        np.array(half_lives),
-        np.array(outputs, dtype=np.int64),
-        max(sliding, default=-1),
-        max(last, default=0),
-    )
+        """Bytes of a row: its time, values and links, and its id where it can be removed."""
+        return 8 * self.program.stride
 
 
 class GroupState:
@@ -104,12 +97,19 @@ class GroupState:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.evicted = 0
-        self._slots: OrderedDict[Key, int] = OrderedDict()
-        self._ring = _ring(group, 0, _FIRST_ROWS)
+        self._slots: dict[Key, int] = {}
+        self._keys: list[Key] = []  # by slot
+        self._touched = np.zeros(0, dtype=np.int64)  # by slot: number of the row that last touched its key
+        self._rows = 0  # how many rows came so far
+        self._queue: list[int] = []  # slots to give away, the next one last; touched since: no longer
+        self._queued = self._touched
+        self._coded = _NOTHING_CODED
+        self._words = _zeros(group.program.record)
+        self._arena = _zeros(ARENA_HEAD + _FIRST_WORDS)
 
     def advance(
         self,
-        keys: Sequence[Key | None],
+        keys: Sequence[Key | None] | Coded,
         times: Int64,
         watermarks: Int64,
         ids: Int64,
@@ -121,97 +121,175 @@ class GroupState:
         """Folds and reads rows in log order.
 
         Args:
-            keys: n keys, ``None`` for null (reads nothing, enters nothing).
+            keys: n keys, ``None`` for null (reads nothing, enters nothing), or their codes.
             times, watermarks, ids: int64[n].
             values: float64[n, columns of the group], NaN for null.
-            acts: int8[n], LEAVE, ENTER, REMOVE or LOOK.
+            acts: int8[n], LEAVE, ENTER, REMOVE or LOOK; REMOVE in a label-fed group only.
             out_rows: int64[n], the row of the result that a row fills, or -1.
             reads: how many rows the result has.
 
         Returns:
             float64[reads, aggregates], NaN for null.
         """
+        assert self.group.fed_by is not None or not (acts == REMOVE).any(), "only labels are taken back"
         out = np.empty((reads, len(self.group.aggregates)))
         slots, reset = self._place(keys, acts)
-        rows = Rows(slots, times, watermarks, ids, values, acts, reset, out_rows)
+        times, watermarks, ids, acts, out_rows = map(_plain, (times, watermarks, ids, acts, out_rows))
+        rows = Rows(slots, times, watermarks, ids, _plain(values), acts, reset, out_rows)
+        order = _by_slot(slots, len(self._slots))
         at = 0
         while True:
-            at = advance(at, rows, self._ring, self.group.program, out)
+            at = advance(at, order, rows, *self._memory(), out)
             if at == len(slots):
                 return out
-            self._grow(int(watermarks[at]))
+            self._grow(int(watermarks[order[at] if len(order) else at]))
+
+    def _memory(self) -> tuple[Int64, Float64, Int64, Float64, Int64]:
+        words, arena = self._words, self._arena
+        return words, words.view(np.float64), arena, arena.view(np.float64), self.group.program.code
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def state(self) -> dict[str, npt.NDArray[Any] | bytes]:
         """Arrays by name; :meth:`restore` takes them back."""
-        ring = {f"ring.{name}": array for name, array in self._ring._asdict().items()}
-        keys = [[list(key) if isinstance(key, tuple) else key, slot] for key, slot in self._slots.items()]
-        return {**ring, "keys": pack_json(keys), "evicted": np.array([self.evicted])}
+        slots, record = len(self._slots), self.group.program.record
+        return {
+            "records": self._words[record : (1 + slots) * record],
+            "arena": self._arena[: self._arena[0]],
+            "touched": self._touched[:slots],
+            "keys": pack_json([list(key) if isinstance(key, tuple) else key for key in self._keys]),
+            "counts": np.array([self._rows, self.evicted]),
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any] | bytes]) -> None:
-        self._ring = Ring(*(np.array(state[f"ring.{name}"]) for name in Ring._fields))
-        keys = unpack_json(bytes(state["keys"]))
-        self._slots = OrderedDict((tuple(key) if isinstance(key, list) else key, slot) for key, slot in keys)
-        self.evicted = int(np.asarray(state["evicted"])[0])
+        """Takes back what :meth:`state` gave.
 
-    def _place(self, keys: Sequence[Key | None], acts: Int8) -> tuple[Int64, Bool]:
+        Raises:
+            SnapshotError: an earlier version wrote it, which kept windows in another form.
+        """
+        if "records" not in state:
+            raise SnapshotError("windows of an earlier version, which kept them in another form; rebuild from the log")
+        keys = unpack_json(bytes(state["keys"]))
+        self._keys = [tuple(key) if isinstance(key, list) else key for key in keys]
+        self._slots = {key: slot for slot, key in enumerate(self._keys)}
+        self._touched = np.array(state["touched"])
+        self._rows, self.evicted = np.asarray(state["counts"]).tolist()
+        self._queue, self._queued, self._coded = [], self._touched, _NOTHING_CODED
+        records, arena = np.asarray(state["records"]), np.asarray(state["arena"])
+        self._words = _zeros(self.group.program.record + len(records))
+        self._words[self.group.program.record :] = records
+        self._arena = _zeros(ARENA_HEAD + _FIRST_WORDS + len(arena))
+        self._arena[: len(arena)] = arena
+
+    def _place(self, keys: Sequence[Key | None] | Coded, acts: Int8) -> tuple[Int64, Bool]:
         """The slot of every row, and whether the slot was taken over just before it."""
-        slots = np.full(len(keys), -1, dtype=np.int64)
-        reset = np.zeros(len(keys), dtype=np.bool_)
-        known = self._slots
+        first, n = self._rows, len(acts)
+        self._rows += n
+        slots = self._known(keys)
+        reset = np.zeros(n, dtype=np.bool_)
+        missing = np.flatnonzero((slots < 0) & (acts == ENTER))
+        new = _distinct(keys, missing)
+        if len(self._slots) + len(new) > self.group.capacity:
+            return self._take_turns(keys.tolist() if isinstance(keys, Coded) else keys, acts, first)
+        if new:
+            self._ensure_slots(len(self._slots) + len(new))
+            self._slots |= zip(new, range(len(self._slots), len(self._slots) + len(new)), strict=True)
+            self._keys += new
+            self._coded = _NOTHING_CODED
+            slots = self._known(keys)
+        touches = (slots >= 0) & (acts != LOOK)
+        self._touched[slots[touches]] = np.arange(first, first + n)[touches]  # the last of equal slots counts
+        return slots, reset
+
+    def _known(self, keys: Sequence[Key | None] | Coded) -> Int64:
+        """The slot of each key, -1 where it has none."""
+        find = self._slots.get
+        if not isinstance(keys, Coded):
+            return np.array([find(key, -1) for key in keys], dtype=np.int64)
+        if self._coded[0] is not keys.names:
+            slots = np.array([find(name, -1) for name in keys.names] + [-1], dtype=np.int64)
+            self._coded = (keys.names, slots)
+        return self._coded[1][keys.codes]
+
+    def _take_turns(self, keys: Sequence[Key | None], acts: Int8, first: int) -> tuple[Int64, Bool]:
+        """Row by row, where keys must go: the one touched longest ago gives its slot to the new one."""
+        slots, reset = np.full(len(keys), -1, dtype=np.int64), np.zeros(len(keys), dtype=np.bool_)
+        self._coded = _NOTHING_CODED
+        self._ensure_slots(min(self.group.capacity, len(self._slots) + len(keys)))
         for i, (key, act) in enumerate(zip(keys, acts.tolist(), strict=True)):
-            if key is None:
-                continue
-            slot = known.get(key)
-            if slot is not None:
-                if act != LOOK:
-                    known.move_to_end(key)
-            elif act == ENTER:
+            slot = None if key is None else self._slots.get(key)
+            if slot is None:
+                if key is None or act != ENTER:
+                    continue
                 slot, reset[i] = self._take(key)
-            else:
-                continue
             slots[i] = slot
-        self._ensure_slots(len(known))
+            if act != LOOK:
+                self._touched[slot] = first + i
         return slots, reset
 
     def _take(self, key: Key) -> tuple[int, bool]:
-        known = self._slots
-        if len(known) < self.group.capacity:
-            slot = known[key] = len(known)
+        if len(self._slots) < self.group.capacity:
+            self._keys.append(key)
+            slot = self._slots[key] = len(self._slots)
             return slot, False
-        _, slot = known.popitem(last=False)
+        slot = self._oldest()
+        del self._slots[self._keys[slot]]
+        self._keys[slot] = key
+        self._slots[key] = slot
         self.evicted += 1
-        known[key] = slot
         return slot, True
 
+    def _oldest(self) -> int:
+        """The slot touched longest ago: the next one queued that was not touched since the queue was made."""
+        while True:
+            while self._queue:
+                slot = self._queue.pop()
+                if self._touched[slot] == self._queued[slot]:
+                    return slot
+            self._queued = self._touched[: len(self._slots)].copy()
+            self._queue = np.argsort(self._queued)[::-1].tolist()
+
     def _ensure_slots(self, slots: int) -> None:
-        held = len(self._ring.segments)
+        record = self.group.program.record
+        held = len(self._touched)
         if slots > held:
-            more = max(slots, 2 * held) - held
-            grown = {
-                name: np.concatenate([array, np.zeros((more, *array.shape[1:]), dtype=array.dtype)])
-                for name, array in self._ring._asdict().items()
-                if name in ("segments", "acc", "acc_times")
-            }
-            self._ring = self._ring._replace(**grown)
+            held = max(slots, 2 * held)
+            words = _zeros((1 + held) * record)
+            words[: len(self._words)] = self._words
+            self._words = words
+            self._touched = np.concatenate([self._touched, np.zeros(held - len(self._touched), dtype=np.int64)])
 
     def _grow(self, watermark: int) -> None:
-        rows = int(self._ring.segments[:, 1].sum())
-        larger = _ring(self.group, len(self._ring.segments), 4 * rows + 4 * len(self._ring.segments) + _FIRST_ROWS)
-        compact(self._ring, larger, watermark, self.group.program)
-        self._ring = larger
+        """A larger arena: compaction never needs more than was used, and a ring at most doubles."""
+        program = self.group.program
+        larger = _zeros(4 * int(self._arena[0]) + ARENA_HEAD + 64 * program.stride + 8 * program.record)
+        compact(*self._memory(), watermark, larger)
+        self._arena = larger
 
 
-def _ring(group: Group, slots: int, rows: int) -> Ring:
-    folds = len(group.program.folds)
-    return Ring(
-        segments=np.zeros((slots, 4), dtype=np.int64),
-        times=np.full(rows, NO_TIME, dtype=np.int64),
-        ids=np.zeros(rows, dtype=np.int64),
-        values=np.zeros((rows, len(group.values))),
-        used=np.zeros(1, dtype=np.int64),
-        acc=np.zeros((slots, folds, WIDTH)),
-        acc_times=np.zeros((slots, folds), dtype=np.int64),
-    )
+def _zeros(n: int) -> Int64:
+    """int64[n] of zeros at the beginning of a cache line."""
+    held = np.zeros(n + 8, dtype=np.int64)
+    skip = -held.ctypes.data % 64 // 8
+    return held[skip : skip + n]
+
+
+def _distinct(keys: Sequence[Key | None] | Coded, rows: Int64) -> list[Key]:
+    """The keys of these rows, each once, in the order of their first."""
+    if isinstance(keys, Coded):
+        codes = keys.codes[rows]
+        return list(dict.fromkeys(keys.names[code] for code in dict.fromkeys(codes[codes >= 0].tolist())))
+    return list(dict.fromkeys(key for key in map(keys.__getitem__, rows.tolist()) if key is not None))
+
+
+def _plain(array: Any) -> Any:
+    """Contiguous and writable, as the kernels were compiled for; copied only where it is not."""
+    return np.require(array, requirements=["C", "W"])
+
+
+def _by_slot(slots: Int64, held: int) -> Int64:
+    """The order in which rows are taken: key by key where each has several rows, else empty, as they stand."""
+    if len(slots) < _GROUPED_ROWS * (held + 1):
+        return _NO_ORDER
+    return np.argsort(slots, kind="stable")

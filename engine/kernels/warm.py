@@ -11,9 +11,10 @@ from thalweg.engine.kernels.learners import Model, State, Steps
 from thalweg.engine.kernels.learners_bayes import run_bayes
 from thalweg.engine.kernels.learners_linear import run_linear
 from thalweg.engine.kernels.learners_passive import run_passive
+from thalweg.engine.kernels.rings import CODE_HEAD, RECORD, Rows
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
 from thalweg.engine.kernels.text import find_doubtful, placed, read_times, vector_hashes, write_rows
-from thalweg.engine.kernels.windows import Program, Ring, Rows, advance, compact
+from thalweg.engine.kernels.windows import advance, compact
 
 
 def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -66,12 +67,11 @@ def _text() -> None:
 
 
 def _windows() -> None:
-    whole = np.empty(0, dtype=np.int64)
-    pairs = np.empty((0, 2), dtype=np.int64)
-    program = Program(np.empty((0, 6), dtype=np.int64), np.empty(0), pairs, -1, 0)
-    segments, acc = np.zeros((0, 4), dtype=np.int64), np.zeros((0, 0, 1))
-    ring = Ring(segments, whole, whole, np.empty((0, 0)), np.zeros(1, dtype=np.int64), acc, pairs)
-    acts, reset = np.empty(0, dtype=np.int8), np.empty(0, dtype=np.bool_)
-    rows = Rows(whole, whole, whole, whole, np.empty((0, 0)), acts, reset, whole)
-    advance(0, rows, ring, program, np.empty((0, 0)))
-    compact(ring, ring, 0, program)
+    """A program of nothing over no rows: the types of the arguments are what counts."""
+    whole, code, words = np.zeros(0, dtype=np.int64), np.zeros(CODE_HEAD, dtype=np.int64), np.zeros(64, dtype=np.int64)
+    code[RECORD] = len(words)
+    acts, reset = np.zeros(0, dtype=np.int8), np.zeros(0, dtype=np.bool_)
+    rows = Rows(whole, whole, whole, whole, np.zeros((0, 0)), acts, reset, whole)
+    reals = words.view(np.float64)
+    advance(0, whole, rows, words, reals, words, reals, code, np.zeros((0, 0)))
+    compact(words, reals, words, reals, code, 0, words)

@@ -1,0 +1,142 @@
+"""The program of a group's aggregates: which words of a record hold what, and what is read from where.
+
+Only what somebody reads has a place. Folds over the same window and column are one, whether they see the current row
+or not; windows of one group share their rows. The code is described in ``kernels/rings.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from thalweg.engine.features.expressions import Agg, Window
+from thalweg.engine.kernels import rings
+from thalweg.engine.kernels.accumulate import LIFE, OPS
+from thalweg.engine.kernels.arrays import Int64
+
+_SUMS = {"sum", "mean", "var", "std"}
+_SQUARES = {"var", "std"}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """``code`` int64[c]; how far behind the watermark a row may be seen, microseconds (-1 = no sliding window) and
+    rows; int64 words of a key's record and of a row."""
+
+    code: Int64
+    keep_us: int
+    keep_rows: int
+    record: int
+    stride: int
+
+
+def fold_text(aggregate: Agg) -> tuple[str, str, bool, int]:
+    """Aggregates in this order have those of one window together, and in it those of one value."""
+    value = "" if aggregate.value is None else aggregate.value.canonical
+    return aggregate.window.text, value, aggregate.include_current, aggregate.half_life_us
+
+
+def program_of(aggregates: Sequence[Agg], columns: Sequence[str]) -> Program:
+    """The program of aggregates in the order of :func:`fold_text`, over values with these canonical texts."""
+    return _Layout(aggregates, columns).program()
+
+
+class _Layout:
+    """Hands out the words of a record, one after the other."""
+
+    def __init__(self, aggregates: Sequence[Agg], columns: Sequence[str]) -> None:
+        moving = [a for a in aggregates if a.window.kind != "lifetime"]
+        lasting = [a for a in aggregates if a.window.kind == "lifetime"]
+        self._aggregates = aggregates
+        self._columns = list(columns)
+        self._moving = moving
+        self._first = 1 if aggregates[0].fed_by is None else 2
+        self._windows = list(dict.fromkeys(a.window for a in moving))
+        self._folds = list(dict.fromkeys((a.window, self._column(a)) for a in moving if a.value is not None))
+        self._lives = list(dict.fromkeys((a.window, self._column(a), a.half_life_us) for a in lasting))
+        self._at = [rings.CODE_HEAD]  # where the tables begin in the code
+        for rows, width in (
+            (self._windows, rings.WINDOW),
+            (self._folds, rings.FOLD),
+            (self._columns, rings.COLUMN),
+            (self._lives, rings.LIFE_CODE),
+            ([a for a in aggregates if not a.include_current], rings.READ),
+            ([a for a in aggregates if a.include_current], rings.READ),
+        ):
+            self._at.append(self._at[-1] + len(rows) * width)
+        self._next = rings.HEADER + len(self._windows)
+        self._stride = self._first + len(columns)
+
+    def program(self) -> Program:
+        """The whole."""
+        columns = [self._column_words(column) for column in range(len(self._columns))]
+        folds = [self._fold_words(*fold) for fold in self._folds]
+        lived = self._next
+        lives = [self._life_words(*life) for life in self._lives]
+        windows = [self._window(w) for w in range(len(self._windows))]
+        before = [self._read(m) for m, a in enumerate(self._aggregates) if not a.include_current]
+        after = [self._read(m) for m, a in enumerate(self._aggregates) if a.include_current]
+        keep_us = max((w.length for w in self._windows if w.kind == "sliding"), default=-1)
+        keep_rows = max((w.length for w in self._windows if w.kind == "rows"), default=0)
+        record = (self._next + 7) // 8 * 8  # whole cache lines
+        head = [keep_us, keep_rows, record, self._stride, self._first, lived, *self._at]
+        tables = [word for table in (windows, folds, columns, lives, before, after) for row in table for word in row]
+        return Program(np.array(head + tables, dtype=np.int64), keep_us, keep_rows, record, self._stride)
+
+    def _column(self, aggregate: Agg) -> int:
+        return -1 if aggregate.value is None else self._columns.index(aggregate.value.canonical)
+
+    def _take(self, words: int, needed: bool = True) -> int:
+        """The next words of the record, -1 where nobody needs them."""
+        if not needed:
+            return -1
+        self._next += words
+        return self._next - words
+
+    def _window(self, w: int) -> list[int]:
+        window = self._windows[w]
+        of = [f for f, (its, _) in enumerate(self._folds) if its == window]
+        low, high = (of[0], of[-1] + 1) if of else (0, 0)
+        kind = rings.SLIDING if window.kind == "sliding" else rings.ROWS
+        folds = [self._at[1] + f * rings.FOLD for f in (low, high)]
+        return [kind, window.length, rings.HEADER + w, *folds]
+
+    def _column_words(self, column: int) -> list[int]:
+        ops = {a.op for a in self._moving if self._column(a) == column}
+        words = [self._first + column, self._take(1)]
+        for op in ("max", "min"):
+            words += [self._take(1, op in ops), self._stride if op in ops else -1]
+            self._stride += op in ops
+        return words
+
+    def _fold_words(self, window: Window, column: int) -> list[int]:
+        ops = {a.op for a in self._moving if a.window == window and self._column(a) == column}
+        return [
+            self._first + column,
+            self._at[2] + column * rings.COLUMN,
+            self._take(1),
+            self._take(2, bool(ops & _SUMS)),
+            self._take(4, bool(ops & _SQUARES)),
+            self._take(2, "max" in ops),
+            self._take(2, "min" in ops),
+            self._take(1, "first" in ops),
+        ]
+
+    def _life_words(self, window: Window, column: int, half_life: int) -> list[int]:
+        of = [a for a in self._aggregates if (a.window, self._column(a), a.half_life_us) == (window, column, half_life)]
+        squares = any(a.op in _SQUARES for a in of)
+        value = -1 if column < 0 else self._first + column
+        return [value, window.ttl_us, int(squares), half_life, self._take(LIFE), self._take(LIFE)]
+
+    def _read(self, m: int) -> list[int]:
+        """Where aggregate ``m`` is read from."""
+        a = self._aggregates[m]
+        column, op = self._column(a), OPS.index(a.op)
+        if a.window.kind == "lifetime":
+            life = self._lives.index((a.window, column, a.half_life_us))
+            return [m, op, self._at[3] + life * rings.LIFE_CODE, -1, a.half_life_us]
+        fold = -1 if column < 0 else self._at[1] + self._folds.index((a.window, column)) * rings.FOLD
+        window = self._at[0] + self._windows.index(a.window) * rings.WINDOW
+        return [m, op, fold, window, a.half_life_us]
