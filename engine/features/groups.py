@@ -17,7 +17,7 @@ from thalweg.engine.features.expressions import Agg, Expr
 from thalweg.engine.features.layout import Program, fold_text, program_of
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
 from thalweg.engine.kernels.rings import ARENA_HEAD, ENTER, LOOK, REMOVE, Rows
-from thalweg.engine.kernels.windows import advance, compact
+from thalweg.engine.kernels.windows import advance, by_slot, compact
 from thalweg.engine.snapshot import pack_json, unpack_json
 
 Key = Hashable
@@ -189,14 +189,15 @@ class GroupState:
         slots = self._known(keys)
         reset = np.zeros(n, dtype=np.bool_)
         missing = np.flatnonzero((slots < 0) & (acts == ENTER))
-        new = _distinct(keys, missing)
+        new = [key for key in _distinct(keys, missing) if key not in self._slots]
         if len(self._slots) + len(new) > self.group.capacity:
             return self._take_turns(keys.tolist() if isinstance(keys, Coded) else keys, acts, first)
         if new:
             self._ensure_slots(len(self._slots) + len(new))
             self._slots |= zip(new, range(len(self._slots), len(self._slots) + len(new)), strict=True)
             self._keys += new
-            self._coded = _NOTHING_CODED
+        if len(missing):
+            self._learn(keys, missing)
             slots = self._known(keys)
         touches = (slots >= 0) & (acts != LOOK)
         self._touched[slots[touches]] = np.arange(first, first + n)[touches]  # the last of equal slots counts
@@ -211,6 +212,13 @@ class GroupState:
             slots = np.array([find(name, -1) for name in keys.names] + [-1], dtype=np.int64)
             self._coded = (keys.names, slots)
         return self._coded[1][keys.codes]
+
+    def _learn(self, keys: Sequence[Key | None] | Coded, rows: Int64) -> None:
+        """Keys of these rows have slots now: so have their codes."""
+        if isinstance(keys, Coded):
+            codes = np.unique(keys.codes[rows])
+            codes = codes[codes >= 0]
+            self._coded[1][codes] = [self._slots[keys.names[code]] for code in codes.tolist()]
 
     def _take_turns(self, keys: Sequence[Key | None], acts: Int8, first: int) -> tuple[Int64, Bool]:
         """Row by row, where keys must go: the one touched longest ago gives its slot to the new one."""
@@ -292,4 +300,6 @@ def _by_slot(slots: Int64, held: int) -> Int64:
     """The order in which rows are taken: key by key where each has several rows, else empty, as they stand."""
     if len(slots) < _GROUPED_ROWS * (held + 1):
         return _NO_ORDER
-    return np.argsort(slots, kind="stable")
+    order = np.empty(len(slots), dtype=np.int64)
+    by_slot(slots, np.zeros(held + 2, dtype=np.int64), order)
+    return order

@@ -39,7 +39,10 @@ from thalweg.engine.kernels.rings import (
     F_VALUE,
     FOLD,
     FOLDS,
+    MASK,
     SLIDING,
+    START,
+    STRIDE,
     W_FOLDS,
     W_FOLDS_END,
     W_KIND,
@@ -144,13 +147,13 @@ def expire(words: Int64, reals: Float64, arena: Int64, values: Float64, code: In
     if now <= words[h + AS_OF]:
         return
     words[h + AS_OF] = now
-    end = words[h + END]
+    start, mask, stride, end = words[h + START], words[h + MASK], code[STRIDE], words[h + END]
     for w in range(code[WINDOWS], code[FOLDS], WINDOW):
         if code[w + W_KIND] == SLIDING:
             edge = now - code[w + W_LENGTH]
             left = words[h + code[w + W_LEFT]]
             while left < end:
-                p = place(words, code, h, left)
+                p = start + (left & mask) * stride
                 if arena[p] > edge:
                     break
                 left += 1

@@ -14,7 +14,7 @@ from thalweg.engine.kernels.learners_passive import run_passive
 from thalweg.engine.kernels.rings import CODE_HEAD, RECORD, Rows
 from thalweg.engine.kernels.rowwise import cosine, logarithm, sine
 from thalweg.engine.kernels.text import find_doubtful, placed, read_times, vector_hashes, write_rows
-from thalweg.engine.kernels.windows import advance, compact
+from thalweg.engine.kernels.windows import advance, by_slot, compact
 
 
 def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -74,4 +74,5 @@ def _windows() -> None:
     rows = Rows(whole, whole, whole, whole, np.zeros((0, 0)), acts, reset, whole)
     reals = words.view(np.float64)
     advance(0, whole, rows, words, reals, words, reals, code, np.zeros((0, 0)))
+    by_slot(whole, whole, whole)
     compact(words, reals, words, reals, code, 0, words)

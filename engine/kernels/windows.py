@@ -117,7 +117,7 @@ from thalweg.engine.kernels.rings import (
     upper,
 )
 
-__all__ = ["ENTER", "LEAVE", "LIFETIME", "LOOK", "REMOVE", "ROWS", "SLIDING", "advance", "compact"]
+__all__ = ["ENTER", "LEAVE", "LIFETIME", "LOOK", "REMOVE", "ROWS", "SLIDING", "advance", "by_slot", "compact"]
 
 _AHEAD = 32  # rows whose records are loaded together
 _FLOOR = -(2**62)  # a time before all times, from which a window can be subtracted
@@ -155,11 +155,18 @@ def advance(
     words, reals, arena, values = borrowed(words), borrowed(reals), borrowed(arena), borrowed(values)
     order, code, out = borrowed(order), borrowed(code), borrowed(out)
     n, lives = len(slots), code[BEFORE] > code[LIVES]
-    loaded = first if len(order) == 0 else n
+    loaded, seen = first, 0
     for k in range(first, n):
         if k == loaded:
             loaded = min(n, k + _AHEAD)
-            words[code[RECORD] - 1] = _load(k, loaded, slots, words, arena, code)  # scratch
+            if len(order) == 0:
+                seen ^= _load(k, loaded, slots, words, arena, code)
+            for j in order[k:loaded]:  # rows of one key stand far apart in the input
+                seen ^= times[j] ^ watermarks[j] ^ slots[j] ^ ids[j] ^ out_rows[j] ^ acts[j] ^ reset[j]
+                if out_rows[j] >= 0 and out.shape[1] > 0:
+                    out[out_rows[j], 0] = 0.0
+                    out[out_rows[j], out.shape[1] - 1] = inputs[j, 0] if inputs.shape[1] > 0 else 0.0
+            words[code[RECORD] - 1] = seen  # scratch: so that nothing of it is left out
         i = k if len(order) == 0 else order[k]
         now, watermark, reads = times[i], max(watermarks[i], _FLOOR), out_rows[i]
         h = (slots[i] + 1) * code[RECORD]
@@ -194,6 +201,22 @@ def advance(
             view = _view(words, reals, arena, values, code, h, now)
             _read(words, reals, arena, values, code, view, now, code[AFTER], code[CODE_END], out, reads)
     return n
+
+
+@kernel
+def by_slot(slots: Int64, ends: Int64, order: Int64) -> None:
+    """A stable counting sort: ``order`` int64[n] is written, the places of the rows slot by slot.
+
+    ``ends`` int64[slots + 2], zeros, is used up; slot -1 comes first. Cost: two passes over n rows, one over the slots.
+    """
+    slots, ends, order = borrowed(slots), borrowed(ends), borrowed(order)
+    for i in range(len(slots)):
+        ends[slots[i] + 2] += 1
+    for slot in range(1, len(ends)):
+        ends[slot] += ends[slot - 1]
+    for i in range(len(slots)):
+        order[ends[slots[i] + 1]] = i
+        ends[slots[i] + 1] += 1
 
 
 @part
