@@ -66,12 +66,12 @@ STEPS = st.sampled_from([0, 0, 0, 1, 1, 1, 2, 3, 0.5, -0.5, -1, -2, 5, 25])
 
 
 @st.composite
-def cases(draw: st.DrawFn, size: int = 40, labels: bool | None = None) -> Case:
+def cases(draw: st.DrawFn, size: int = 40, labels: bool | None = None, ops: Sequence[str] = OPS) -> Case:
     """Rows in log order for a group; ``labels``: one that labels feed, from which they can be taken back."""
     fed = draw(st.booleans()) if labels is None else labels
     capacity = draw(st.sampled_from([1, 2, 100, 100]))
     by = agg.by("k", capacity=capacity, current=draw(st.sampled_from(["include", "exclude"])))
-    chosen = draw(st.lists(st.tuples(st.sampled_from(OPS), st.sampled_from(WINDOWS)), min_size=1, max_size=6))
+    chosen = draw(st.lists(st.tuples(st.sampled_from(ops), st.sampled_from(WINDOWS)), min_size=1, max_size=6))
     drawn: list[Any] = [
         getattr(by, op)(*([window, col.x] if op == "count" else [col.x, window])) for op, window in chosen
     ]
