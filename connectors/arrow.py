@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,13 @@ from thalweg.engine.batch import Column
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.kernels.arrays import Bool, Int64
 from thalweg.engine.schema import LIMIT, MAX_TIME, Field, Schema
-from thalweg.engine.table import Constant, Flag, Hex, Numbered, Table, Times, Values, texts
+from thalweg.engine.table import Constant, Flag, Hex, Numbered, Table, Times, Values, iso_times, texts
 
+Rows: TypeAlias = pa.Table | pa.RecordBatch | pa.StructArray
 TIME = pa.timestamp("us", tz="UTC")
 TYPES = {"f64": pa.float64(), "i64": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "timestamp": TIME}
+# What a row of JSON does not have: a false flag, and a class that a score does not know yet (null in Arrow).
+ABSENT, FALSE, NULL = b"thalweg.absent", b"false", b"null"
 _UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -161,8 +164,50 @@ def arrow_rows(table: Table) -> pa.RecordBatch:
         ArrowError: the values of a list have no common type.
     """
     arrays = [_array(values, table.length, name) for name, values in table.fields.items()]
-    batch = pa.StructArray.from_arrays(arrays, names=list(table.fields)) if arrays else pa.array([{}] * len(table))
+    fields = [_field(*named, array.type) for named, array in zip(table.fields.items(), arrays, strict=True)]
+    batch = pa.StructArray.from_arrays(arrays, fields=fields) if arrays else pa.array([{}] * len(table))
     return pa.RecordBatch.from_struct_array(batch)
+
+
+def dicts_of(rows: Rows) -> list[dict[str, Any]]:
+    """The other way: rows as they are read back from JSON, times as ISO 8601 text with six digits and Z.
+
+    >>> table = Table(2, {"at": Times(np.array([0, 1])), "late": Flag(np.array([False, True]))})
+    >>> for row in dicts_of(arrow_rows(table)):
+    ...     print(row)
+    {'at': '1970-01-01T00:00:00.000000Z'}
+    {'at': '1970-01-01T00:00:00.000001Z', 'late': True}
+    """
+    if isinstance(rows, pa.Table):
+        return [row for batch in rows.to_batches() for row in dicts_of(batch)]
+    fields = list(rows.schema if isinstance(rows, pa.RecordBatch) else rows.type)
+    columns = [_said(rows.column(i) if isinstance(rows, pa.RecordBatch) else rows.field(i)) for i in range(len(fields))]
+    names = [field.name for field in fields]
+    result = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    for field in fields:
+        absent = (field.metadata or {}).get(ABSENT)
+        if absent is not None:
+            for row in result:
+                if row[field.name] is (None if absent == NULL else False):
+                    del row[field.name]
+    return result
+
+
+def _said(array: pa.Array) -> list[Any]:
+    """What the rows of a column are in JSON."""
+    if pa.types.is_timestamp(array.type):
+        times = pc.cast(array, TIME) if array.type.unit != "ns" else pc.cast(array, TIME, safe=False)
+        known = iso_times(pc.fill_null(pc.cast(times, pa.int64()), 0).to_numpy(zero_copy_only=False))
+        return [text if ok else None for text, ok in zip(known, array.is_valid().to_pylist(), strict=True)]
+    if pa.types.is_struct(array.type):
+        return [row if ok else None for row, ok in zip(dicts_of(array), array.is_valid().to_pylist(), strict=True)]
+    return list(array.to_pylist())
+
+
+def _field(name: str, values: Values, kind: pa.DataType) -> pa.Field:
+    if isinstance(values, list) and pa.types.is_struct(kind):
+        kind = pa.struct([field.with_metadata({ABSENT: NULL}) for field in kind])
+    return pa.field(name, kind, metadata={ABSENT: FALSE} if isinstance(values, Flag) else None)
 
 
 def stream_of(batch: pa.RecordBatch) -> bytes:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from thalweg.connectors.arrow import dicts_of
 from thalweg.connectors.kafka_config import Cluster, LogError, consumer_config, logger, offset_at, watermarks
 from thalweg.engine.batch import NO_TIME, Log, Raw
 
 Start = str | int | Mapping[int, int] | None
 POLL_S = 0.1
+ARROW = b"\xff\xff\xff\xff"  # how an Arrow IPC stream begins
 NO_TIMESTAMP, BROKER_TIMESTAMP = 0, 2  # librdkafka's kinds of timestamps; 1 is the producer's
 # What librdkafka mends by itself, beside the errors that it calls retriable.
 PASSING = frozenset(
@@ -229,31 +232,37 @@ def subscribe(
 
     ``for prediction in subscribe("localhost:9092", "flights.predictions"): print(prediction["score"])``
 
-    A dead letter, and a message that is no JSON object, comes as topic, partition, offset, key, value and headers, as
-    text.
+    A message of many rows (``codec="arrow"``) gives one dict a row, as JSON would. A dead letter, and a message that is
+    neither, comes as topic, partition, offset, key, value and headers, as text.
     """
     config = {"bootstrap.servers": brokers} | dict(settings or {})
     for raw in read_topic(config, topic, None, start, until_end, stop=stop):
         for row in range(len(raw)):
-            yield _record(raw, row)
+            yield from records_of(raw, row)
 
 
-def _record(raw: Raw, row: int) -> dict[str, Any]:
+def records_of(raw: Raw, row: int) -> Sequence[dict[str, Any]]:
+    """What one message says, a JSON object or an Arrow IPC stream of rows; see :func:`subscribe` for the rest."""
     value = raw.values[row]
     headers = raw.headers[row] if raw.headers else None
     refused = any(name == "thalweg.reason" for name, _ in headers or [])  # a dead letter: the reason matters most
-    with contextlib.suppress(ValueError):
-        parsed = orjson.loads(value or b"")
-        if isinstance(parsed, dict) and not refused:
-            return parsed
-    return {
-        "topic": raw.log.topic,
-        "partition": raw.log.partition,
-        "offset": int(raw.offsets[row]),
-        "key": _text(raw.keys[row]),
-        "value": _text(value),
-        "headers": {name: _text(data) for name, data in headers or []},
-    }
+    if value and not refused:
+        with contextlib.suppress(ValueError, OSError, pa.ArrowException):
+            if value.startswith(ARROW):
+                return dicts_of(pa.ipc.open_stream(value).read_all())
+            parsed = orjson.loads(value)
+            if isinstance(parsed, dict):
+                return [parsed]
+    return [
+        {
+            "topic": raw.log.topic,
+            "partition": raw.log.partition,
+            "offset": int(raw.offsets[row]),
+            "key": _text(raw.keys[row]),
+            "value": _text(value),
+            "headers": {name: _text(data) for name, data in headers or []},
+        }
+    ]
 
 
 def _text(data: bytes | None) -> str | None:

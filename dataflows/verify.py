@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from thalweg.connectors.codecs import Form, decode
 from thalweg.connectors.journal import JournalError, Record, ordered
 from thalweg.connectors.journal import decode as decode_record
 from thalweg.connectors.kafka_config import Cluster
-from thalweg.connectors.kafka_read import read_topic
+from thalweg.connectors.kafka_read import read_topic, records_of
 from thalweg.connectors.parquet import write_archive
 from thalweg.dataflows.backfill import archive_readings, readings_of
 from thalweg.dataflows.pipeline import Pipeline
@@ -81,10 +79,11 @@ def compare_with(
 
 
 def served(pipeline: Pipeline, settings: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The records on the predictions topic."""
+    """The records on the predictions topic; what is none gets its place as its id."""
     for raw in read_topic(settings, pipeline.topics["predictions"]):
-        for value in raw.values:
-            yield orjson.loads(value or b"{}")
+        for row, offset in enumerate(raw.offsets.tolist()):
+            for record in records_of(raw, row):
+                yield {"id": f"{raw.log.topic}[{raw.log.partition}] {offset}"} | record
 
 
 def read_journal_topic(pipeline: Pipeline, settings: Mapping[str, str]) -> list[Record]:

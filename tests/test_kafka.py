@@ -21,6 +21,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from tests.kafka_fixture import CountingChain, Kafka, bootstrap_fixture, kafka_fixture, now_ms
 from thalweg.connectors.broker import BrokerError, EmbeddedBroker
+from thalweg.connectors.codecs import encode
 from thalweg.connectors.journal import JournalError
 from thalweg.connectors.kafka_config import ConnectionFailed, LogError, SettingsError, TopicError, client_config
 from thalweg.connectors.kafka_read import Reader, read_topic, subscribe
@@ -28,7 +29,8 @@ from thalweg.connectors.kafka_sink import DeliveryError, Writer
 from thalweg.connectors.merged import Merged
 from thalweg.dataflows.live import Counts, LiveError, repair, run_live
 from thalweg.engine.batch import Log, Row
-from thalweg.engine.records import Left
+from thalweg.engine.records import Block, Left
+from thalweg.engine.table import Constant, Flag, Hex, Numbered, Table, Times, dicts
 
 __all__ = ["bootstrap_fixture", "kafka_fixture"]  # pytest finds them here
 pytestmark = pytest.mark.broker
@@ -365,6 +367,36 @@ def test_subscribers_get_dicts(kafka: Kafka) -> None:
     first, second, third = subscribe(brokers, topic, start="earliest", until_end=True)
     assert first == {"score": 0.5} and second["value"] == "\\xff not json" and third["value"] is None
     assert second["key"] == "k" and second["offset"] == 1
+
+
+def test_subscribers_get_the_rows_of_arrow_messages_as_those_of_json(kafka: Kafka) -> None:
+    table = Table(
+        3,
+        {
+            "id": Numbered("p/", np.array([7, 8, 9])),
+            "time": Times(np.array([0, 1_500_000_000_000_001, 0]), np.array([True, True, False])),
+            "score": np.array([0.1, np.nan, 1.0]),
+            "chances": [{"a": 0.5}, {"a": 0.25, "b": 0.75}, None],
+            "decision": [None, True, False],
+            "version": Constant("v1"),
+            "threshold": Constant(None),
+            "hash": Hex(np.array([1, 2, 2**64 - 1], dtype=np.uint64)),
+            "cold": np.array([True, False, False]),
+            "late": Flag(np.array([False, True, False])),
+            "vector": Table(3, {"n": np.array([1, 2, 3]), "x": np.array([np.nan, 0.5, -1e-300])}),
+            "carry": Table(3, {"at": Times(np.array([1, 2, 3])), "who": ["é", None, '"']}),
+        },
+    )
+    block = Block("predictions", 0, [b"k"] * 3, table, np.arange(3))
+    by_json, by_arrow = kafka.topic(), kafka.topic()
+    kafka.write(by_json, list(encode(block, "json")[1]))
+    kafka.write(by_arrow, [*encode(block, "arrow")[1], b"\xff\xff\xff\xff none"])
+    brokers = kafka.settings["bootstrap.servers"]
+    *rows, broken = subscribe(brokers, by_arrow, start="earliest", until_end=True)
+    assert rows == list(subscribe(brokers, by_json, start="earliest", until_end=True))
+    assert [list(row) for row in rows] == [list(row) for row in dicts(table)]
+    assert rows[1]["time"] == "2017-07-14T02:40:00.000001Z"
+    assert broken["value"] == "\\xff\\xff\\xff\\xff none" and broken["offset"] == 1
 
 
 PROGRAM = """

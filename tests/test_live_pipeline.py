@@ -26,7 +26,7 @@ pytestmark = pytest.mark.broker
 SHARDS = 2
 
 
-def payments_pipeline(kafka: Kafka) -> Pipeline:
+def payments_pipeline(kafka: Kafka, **options: Any) -> Pipeline:
     """A pipeline over topics of its own, a shard a partition."""
 
     class Payment(Stream):
@@ -51,9 +51,8 @@ def payments_pipeline(kafka: Kafka) -> Pipeline:
 
     models = {"nb": GaussianNB(), "prior": baseline.Prior()}
     name = f"live{Payment.topic}"
-    return pipeline(
-        Habits, name=name, label=Fraud, models=models, drift=[on_error(ADWIN())], metrics_every=50, cost=(1, 3)
-    )
+    options |= {"drift": [on_error(ADWIN())], "metrics_every": 50, "cost": (1, 3)}
+    return pipeline(Habits, name=name, label=Fraud, models=models, **options)
 
 
 def produce(kafka: Kafka, flow: Pipeline, first: int, count: int) -> int:
@@ -120,6 +119,19 @@ def test_verify_finds_a_record_that_was_tampered_with(kafka: Kafka, tmp_path: Pa
     kafka.write(flow.topics["predictions"], [json.dumps(record | {"learned": record["learned"] + 1}).encode()])
     found = verify(flow, kafka.settings)
     assert found["mismatches"] == 1 and "learned" in found["examples"][0]
+
+
+def test_predictions_as_arrow_are_verified_row_by_row(kafka: Kafka, tmp_path: Path) -> None:
+    flow = payments_pipeline(kafka, codec="arrow", vector=True)
+    produce(kafka, flow, 0, 200)
+    run(kafka, flow, tmp_path, 64)
+    topic = flow.topics["predictions"]
+    records = list(subscribe(kafka.settings["bootstrap.servers"], topic, start="earliest", until_end=True))
+    found = verify(flow, kafka.settings)
+    assert (found["compared"], found["mismatches"], found["missing"]) == (len(records), 0, 0), found
+    kafka.write(topic, [json.dumps(records[7] | {"learned": -1}).encode(), b"no record"])
+    found = verify(flow, kafka.settings)
+    assert (found["mismatches"], found["unexpected"]) == (1, 1), found
 
 
 @pytest.mark.slow
