@@ -31,6 +31,7 @@ LOOK_S, WAIT_S = 0.02, 0.1  # between two looks, and before anything has come: e
 PAUSE_S = 0.1
 PATIENCE = 4  # how many times longer than asked for a second burst is waited for
 TIMEOUT_S = 30.0
+THREAD_S = 5.0
 
 _numbers = count()
 
@@ -194,10 +195,33 @@ def topics() -> Iterator[Topics]:
 
 def _saves_when_idle(pid: int | None) -> None:
     """The embedded broker writes all that it holds to disk again every second, half a core for 100 MB, which is no
-    part of Kafka and hits who takes longest: that thread of it runs when nothing else wants to."""
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        if (task / "comm").read_text().strip() == "autosave":
+    part of Kafka and hits who takes longest: that thread of it runs when nothing else wants to.
+
+    Raises:
+        RuntimeError: there is no such thread, so that figures would be of what it does.
+    """
+    deadline = time.monotonic() + THREAD_S
+    while Path(f"/proc/{pid}/task").is_dir():
+        found = [task for task in _threads(pid) if _comm(task) == "autosave"]
+        for task in found:
             os.sched_setscheduler(int(task.name), os.SCHED_IDLE, os.sched_param(0))
+        if found:
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the embedded broker has no thread that saves: {sorted(map(_comm, _threads(pid)))}")
+        time.sleep(LOOK_S)
+
+
+def _threads(pid: int | None) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").glob("*"))
+
+
+def _comm(task: Path) -> str:
+    """The name of a thread, empty where it has ended."""
+    try:
+        return (task / "comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def clients(brokers: str) -> dict[str, str]:
