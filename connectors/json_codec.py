@@ -123,14 +123,14 @@ class _Lane:
 
     def _structs(self, values: Sequence[bytes | None]) -> tuple[list[Any], Int64]:
         """What decodes, and which messages these are."""
-        decode: Any = self.decoder.decode
         structs: list[Any] = []
         refused: list[int] = []
-        for i, value in enumerate(values):
+        decoded = map(self.decoder.decode, values)  # type: ignore[arg-type]
+        while len(structs) + len(refused) < len(values):
             try:
-                structs.append(decode(value))
+                structs.extend(decoded)  # what came before an error stays, and the rest goes on behind it
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
-                refused.append(i)  # the other lane says why
+                refused.append(len(structs) + len(refused))  # the other lane says why
         return structs, np.delete(np.arange(len(values)), refused)
 
 

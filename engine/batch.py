@@ -44,6 +44,11 @@ class Column:
         """The given rows (an index array or a mask), in that order."""
         return Column(self.values[rows], self.valid[rows])
 
+    def part(self, rows: npt.NDArray[Any]) -> Column:
+        """The given rows (rising indices or a mask); no copy where that is all of them."""
+        whole = rows.all() if rows.dtype == np.bool_ else len(rows) == len(self)
+        return self if whole else self.take(rows)
+
     def tolist(self) -> list[Any]:
         """Python objects, ``None`` where null.
 

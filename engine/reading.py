@@ -136,7 +136,7 @@ class Selection:
             return cls(reading, which, rows, empty, np.empty(0, dtype=np.int64))
         if len(used) == 1:
             only = reading.batches[used[0]]
-            taken = {name: column.take(rows) for name, column in only.columns.items()}
+            taken = {name: column.part(rows) for name, column in only.columns.items()}
             return cls(reading, which, rows, taken, only.append[rows])
         back = np.argsort(np.argsort(which, kind="stable"))  # from one batch after the other to reading order
         parts = [(reading.batches[b], rows[which == b]) for b in used]
@@ -153,8 +153,8 @@ class Selection:
         return len(self.rows)
 
     def take(self, at: Int64 | Bool) -> Selection:
-        """Some of the rows, in that order."""
-        columns = {name: column.take(at) for name, column in self.columns.items()}
+        """Some of the rows, by rising indices or a mask."""
+        columns = {name: column.part(at) for name, column in self.columns.items()}
         return Selection(self.reading, self.batch[at], self.rows[at], columns, self.append[at])
 
     def refuse(self, at: int, reason: str, detail: str) -> Reject:
@@ -196,7 +196,9 @@ class Selection:
         used = np.unique(self.batch).tolist()
         if len(used) == 1:
             only = sources[used[0]]
-            return [None] * len(self) if only is None else [only[row] for row in self.rows.tolist()]
+            if only is not None and len(only) != len(self):
+                return [only[row] for row in self.rows.tolist()]
+            return [None] * len(self) if only is None else list(only)
         return [None if (source := sources[b]) is None else source[row] for b, row in pairs]
 
     def _by_batch(self) -> Iterator[tuple[int, Int64]]:

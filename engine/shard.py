@@ -161,7 +161,7 @@ class Shard:
     def _vectors(self, events: Selection, passed: Passed, decided: Decided) -> tuple[Asked, Vectors]:
         """Features of all rows at once, of those that ask for a prediction."""
         rows = decided.entering
-        columns = {name: column.take(rows) for name, column in events.columns.items()}
+        columns = {name: column.part(rows) for name, column in events.columns.items()}
         accepted, watermarks, scored = passed.accepted[rows], passed.watermarks[rows], passed.asks[rows]
         times = np.where(accepted, columns[self.definition.stream.time].values, watermarks)
         if self._first_time == NO_TIME and accepted.any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,16 @@ class Slots:
 
     def place(self, names: Sequence[Hashable | None]) -> Int64:
         """The slot of each name, int64[n], ``NONE`` for None; a name that is new takes one."""
-        known = self._slots.get
-        found = np.array([known(name, NONE) for name in names], dtype=np.int64)
+        found = self._find(names)
         missing = np.flatnonzero(found == NONE)
         if len(missing):
             of_missing = names if len(missing) == len(names) else [names[i] for i in missing.tolist()]
             self._take(dict.fromkeys(of_missing))
-            found[missing] = [known(name, NONE) for name in of_missing]
+            found[missing] = self._find(of_missing)
         return found
+
+    def _find(self, names: Sequence[Hashable | None]) -> Int64:
+        return np.fromiter(map(self._slots.get, names, repeat(NONE)), dtype=np.int64, count=len(names))
 
     def release(self, slots: Int64) -> None:
         """Forgets the names of these slots, each given once; one that is free stays so."""

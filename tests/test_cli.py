@@ -92,7 +92,7 @@ EXAMPLES = sorted(
 
 
 def test_there_are_the_commands_and_examples_of_most() -> None:
-    names = "demo run backfill archive verify subscribe explain asyncapi init broker runs".split()
+    names = "demo run backfill archive verify subscribe explain asyncapi warm init broker runs".split()
     assert list(cli.commands) == names
     assert {example.split()[1] for example in EXAMPLES} == set(names)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,7 +208,7 @@ class GroupState:
         """The slot of each key, -1 where it has none."""
         find = self._slots.get
         if not isinstance(keys, Coded):
-            return np.array([find(key, -1) for key in keys], dtype=np.int64)
+            return np.fromiter(map(find, keys, repeat(-1)), dtype=np.int64, count=len(keys))
         if self._coded[0] is not keys.names:
             slots = np.array([find(name, -1) for name in keys.names] + [-1], dtype=np.int64)
             self._coded = (keys.names, slots)

@@ -203,7 +203,7 @@ class FeatureState:
                 out = self._advance_labels(state, which, known, events, tells, out_rows, reads)
             for m, aggregate in enumerate(state.group.aggregates):
                 aggregates[aggregate.canonical] = number(out[:, m], ~np.isnan(out[:, m]))
-        return self._vectors({name: column.take(events.scored) for name, column in known.items()}, aggregates, reads)
+        return self._vectors({name: column.part(events.scored) for name, column in known.items()}, aggregates, reads)
 
     def label_keys(self, columns: Mapping[str, Column], n: int) -> list[tuple[Hashable | None, ...]]:
         """For each row its key in every label-fed group: where its label will count."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from thalweg.engine.kernels.arrays import Bool, Int8, Int64
 from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.gate import FOLDED, LATE, NO_TIME
-from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.jit import inlined_part, kernel
 from thalweg.engine.kernels.windows import ENTER, REMOVE
 
 NONE = -1
@@ -197,7 +197,7 @@ def sweep(join: Join, released: Int64) -> int:
     return rows
 
 
-@kernel
+@inlined_part
 def _most_steps(join: Join, slot: int, watermark: int) -> int:
     """No message causes more steps than this."""
     most = 6
@@ -211,7 +211,7 @@ def _most_steps(join: Join, slot: int, watermark: int) -> int:
     return most
 
 
-@kernel
+@inlined_part
 def _refuse(join: Join) -> None:
     join.counts[L_READ] += 1
     join.counts[L_REJECTED] += 1
@@ -220,7 +220,7 @@ def _refuse(join: Join) -> None:
 # Rows of the stream
 
 
-@kernel
+@inlined_part
 def _read_event(m: int, i: int, events: Events, rules: JoinRules, join: Join, out: Decided) -> None:
     outcome = events.outcomes[i]
     join.counts[COUNT_READ] += 1
@@ -232,7 +232,7 @@ def _read_event(m: int, i: int, events: Events, rules: JoinRules, join: Join, ou
         _step(out, PREDICT, m, NONE, join.numbers[PREDICTED], i)
 
 
-@kernel
+@inlined_part
 def _accept(m: int, i: int, events: Events, rules: JoinRules, join: Join, out: Decided) -> None:
     numbers = join.numbers
     slot, asks, tells = events.ids[i], events.asks[i], events.tells[i]
@@ -267,7 +267,7 @@ def _accept(m: int, i: int, events: Events, rules: JoinRules, join: Join, out: D
         _step(out, REPORT, m, NONE, numbers[PREDICTED] - 1, i)
 
 
-@kernel
+@inlined_part
 def _remember(
     m: int, i: int, slot: int, entry: int, events: Events, rules: JoinRules, join: Join, out: Decided
 ) -> None:
@@ -294,7 +294,7 @@ def _remember(
         _serve(m, slot, entry, rules, join, out)
 
 
-@kernel
+@inlined_part
 def _serve(m: int, slot: int, entry: int, rules: JoinRules, join: Join, out: Decided) -> None:
     ids, served, numbers = join.ids, join.served, join.numbers
     join.counts[MADE_] += 1
@@ -319,7 +319,7 @@ def _serve(m: int, slot: int, entry: int, rules: JoinRules, join: Join, out: Dec
         _step(out, GIVE_UP, m, oldest, served[oldest, NUMBER], NONE)
 
 
-@kernel
+@inlined_part
 def _time_out(m: int, watermark: int, rules: JoinRules, join: Join, out: Decided) -> None:
     """Predictions whose deadline the watermark has reached, in (deadline, row) order; ids whose time is over."""
     numbers, served = join.numbers, join.served
@@ -348,7 +348,7 @@ def _time_out(m: int, watermark: int, rules: JoinRules, join: Join, out: Decided
 # Labels
 
 
-@kernel
+@inlined_part
 def _tell(
     m: int, slot: int, word: int, available: int, watermark: int, rules: JoinRules, join: Join, out: Decided
 ) -> None:
@@ -390,7 +390,7 @@ def _tell(
         entry = join.served[entry, NEXT]
 
 
-@kernel
+@inlined_part
 def _know(join: Join, slot: int, word: int, available: int, row: int) -> None:
     join.ids[slot, TOLD] = 1
     join.ids[slot, WORD] = word
@@ -398,7 +398,7 @@ def _know(join: Join, slot: int, word: int, available: int, row: int) -> None:
     join.ids[slot, LABEL_ROW] = row
 
 
-@kernel
+@inlined_part
 def _timed_out(join: Join, slot: int) -> bool:
     entry = join.ids[slot, FIRST]
     while entry != NONE:
@@ -408,7 +408,7 @@ def _timed_out(join: Join, slot: int) -> bool:
     return False
 
 
-@kernel
+@inlined_part
 def _feed(slot: int, watermark: int, rules: JoinRules, join: Join, out: Decided) -> None:
     """The label enters the label-fed features under the keys of the event's latest row."""
     ids = join.ids
@@ -423,7 +423,7 @@ def _feed(slot: int, watermark: int, rules: JoinRules, join: Join, out: Decided)
 # What is known of an id
 
 
-@kernel
+@inlined_part
 def _begin(join: Join, slot: int, expires: int) -> None:
     known = join.ids[slot]
     known[:] = 0
@@ -436,13 +436,13 @@ def _begin(join: Join, slot: int, expires: int) -> None:
     known[LAST] = NONE
 
 
-@kernel
+@inlined_part
 def _forget_if_over(join: Join, slot: int, out: Decided) -> None:
     if join.ids[slot, ALIVE] != 0 and join.ids[slot, EXPIRES] <= join.numbers[PASSED]:
         out.used[RELEASED] = _drop(join, slot, out.released, out.used[RELEASED])
 
 
-@kernel
+@inlined_part
 def _drop(join: Join, slot: int, released: Int64, rows: int) -> int:
     """Forgets an id and its predictions; adds the rows whose keys it held to ``released`` and returns how many there
     are then."""
@@ -462,7 +462,7 @@ def _drop(join: Join, slot: int, released: Int64, rows: int) -> int:
     return rows
 
 
-@kernel
+@inlined_part
 def _forget_old(join: Join, slot: int, oldest: int) -> None:
     """Predictions of the id that are not younger than ``oldest`` go."""
     ids, served = join.ids, join.served
@@ -487,7 +487,7 @@ def _forget_old(join: Join, slot: int, oldest: int) -> None:
 # Predictions that were served
 
 
-@kernel
+@inlined_part
 def _new_entry(join: Join, slot: int, time: int) -> int:
     numbers = join.numbers
     numbers[FREE] -= 1
@@ -503,7 +503,7 @@ def _new_entry(join: Join, slot: int, time: int) -> int:
     return int(entry)
 
 
-@kernel
+@inlined_part
 def _free(join: Join, entry: int) -> None:
     """The entry is free from the next reading on: steps of this one may still need it."""
     if join.served[entry, STATUS] == WAITING:
@@ -514,7 +514,7 @@ def _free(join: Join, entry: int) -> None:
     join.free[len(join.free) - join.numbers[FREED]] = entry
 
 
-@kernel
+@inlined_part
 def _wait(join: Join, entry: int) -> None:
     numbers, served = join.numbers, join.served
     served[entry, STATUS] = WAITING
@@ -528,13 +528,13 @@ def _wait(join: Join, entry: int) -> None:
     numbers[PENDING] += 1
 
 
-@kernel
+@inlined_part
 def _close(join: Join, entry: int, status: int) -> None:
     _unlink(join, entry)
     join.served[entry, STATUS] = status
 
 
-@kernel
+@inlined_part
 def _unlink(join: Join, entry: int) -> None:
     numbers, served = join.numbers, join.served
     older, newer = served[entry, OLDER], served[entry, NEWER]
@@ -552,19 +552,19 @@ def _unlink(join: Join, entry: int) -> None:
 # What follows
 
 
-@kernel
+@inlined_part
 def _enter_features(i: int, out: Decided) -> None:
     out.entering[out.used[ENTERING]] = i
     out.used[ENTERING] += 1
 
 
-@kernel
+@inlined_part
 def _release(out: Decided, row: int) -> None:
     out.released[out.used[RELEASED]] = row
     out.used[RELEASED] += 1
 
 
-@kernel
+@inlined_part
 def _step(out: Decided, kind: int, m: int, entry: int, number: int, at: int) -> None:
     step = out.steps[out.used[STEPS]]
     out.used[STEPS] += 1
@@ -576,7 +576,7 @@ def _step(out: Decided, kind: int, m: int, entry: int, number: int, at: int) -> 
     step[AT] = at
 
 
-@kernel
+@inlined_part
 def _learn(m: int, entry: int, word: int, available: int, join: Join, out: Decided) -> None:
     _step(out, LEARN, m, entry, join.served[entry, NUMBER], NONE)
     step = out.steps[out.used[STEPS] - 1]
@@ -586,7 +586,7 @@ def _learn(m: int, entry: int, word: int, available: int, join: Join, out: Decid
     join.served[entry, COUNTED] = word
 
 
-@kernel
+@inlined_part
 def _revise(m: int, entry: int, word: int, available: int, join: Join, out: Decided) -> None:
     has_before, before = join.served[entry, COUNTS], join.served[entry, COUNTED]
     _learn(m, entry, word, available, join, out)
@@ -596,7 +596,7 @@ def _revise(m: int, entry: int, word: int, available: int, join: Join, out: Deci
     step[BEFORE] = before
 
 
-@kernel
+@inlined_part
 def _tell_features(out: Decided, keys: int, time: int, word: int, watermark: int, row: int, act: int) -> None:
     tell = out.tells[out.used[TELLS]]
     out.used[TELLS] += 1
@@ -612,18 +612,18 @@ def _tell_features(out: Decided, keys: int, time: int, word: int, watermark: int
 # A heap of rows (key, second key, payload) in an array that is large enough
 
 
-@kernel
+@inlined_part
 def _before(heap: Int64, a: int, b: int) -> bool:
     return bool(heap[a, 0] < heap[b, 0] or (heap[a, 0] == heap[b, 0] and heap[a, 1] < heap[b, 1]))
 
 
-@kernel
+@inlined_part
 def _swap(heap: Int64, a: int, b: int) -> None:
     for k in range(3):
         heap[a, k], heap[b, k] = heap[b, k], heap[a, k]
 
 
-@kernel
+@inlined_part
 def _push(heap: Int64, size: int, key: int, second: int, payload: int) -> int:
     heap[size, 0] = key
     heap[size, 1] = second
@@ -635,7 +635,7 @@ def _push(heap: Int64, size: int, key: int, second: int, payload: int) -> int:
     return size + 1
 
 
-@kernel
+@inlined_part
 def _pop(heap: Int64, size: int) -> int:
     size -= 1
     _swap(heap, 0, size)
@@ -643,7 +643,7 @@ def _pop(heap: Int64, size: int) -> int:
     return size
 
 
-@kernel
+@inlined_part
 def _sink(heap: Int64, size: int, at: int) -> None:
     while True:
         least = at

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from thalweg.engine.kernels import metrics
+from thalweg.engine.kernels import join, metrics
+from thalweg.engine.kernels.arrays import Int64
+from thalweg.engine.kernels.gate import NO_TIME, Arrivals, Rules, gate
 from thalweg.engine.kernels.learners import Model, State, Steps
 from thalweg.engine.kernels.learners_bayes import run_bayes
 from thalweg.engine.kernels.learners_linear import run_linear
@@ -22,11 +24,28 @@ def warm(progress: Callable[[int, int], None] = lambda done, total: None) -> Non
 
     >>> warm()
     """
-    steps: list[Callable[[], object]] = [_windows, _rowwise, _text, _metrics, _learners]
-    for done, step in enumerate(steps):
-        progress(done, len(steps))
+    for done, step in enumerate(STEPS.values()):
+        progress(done, len(STEPS))
         step()
-    progress(len(steps), len(steps))
+    progress(len(STEPS), len(STEPS))
+
+
+def _join() -> None:
+    whole, acts, none = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int8), np.zeros(0, dtype=np.bool_)
+    gate(NO_TIME, Arrivals(whole, whole, none, whole), Rules(0, 0, 0), whole, acts, whole)
+
+    def rows(width: int) -> Int64:
+        return np.zeros((0, width), dtype=np.int64)
+
+    numbers, counts = np.zeros(join.NUMBERS, dtype=np.int64), np.zeros(join.COUNTS_WIDTH, dtype=np.int64)
+    state = join.Join(rows(join.ID_WIDTH), rows(join.SERVED_WIDTH), rows(3), rows(3), whole, numbers, counts)
+    used = np.zeros(join.USED, dtype=np.int64)
+    out = join.Decided(rows(join.STEP_WIDTH), rows(join.TELL_WIDTH), whole, whole, rows(join.COUNTS_WIDTH + 1), used)
+    events = join.Events(acts, whole, none, whole, whole, none, whole, whole, none)
+    labels = join.Labels(whole, whole, whole, none)
+    join.decide(0, acts, events, labels, 0, join.JoinRules(0, 0, 1, 0, 0, 0, 1, 0), state, out)
+    join.sweep(state, whole)
+    join.tidy(state)
 
 
 def _learners() -> None:
@@ -76,3 +95,14 @@ def _windows() -> None:
     advance(0, whole, rows, words, reals, words, reals, code, np.zeros((0, 0)))
     by_slot(whole, whole, whole)
     compact(words, reals, words, reals, code, 0, words)
+
+
+STEPS: dict[str, Callable[[], object]] = {
+    "windows": _windows,
+    "learners": _learners,
+    "join": _join,
+    "metrics": _metrics,
+    "text": _text,
+    "rowwise": _rowwise,
+}
+"""By name, the longest first: they can be compiled side by side."""

@@ -5,6 +5,7 @@ On many streams "the same as last time" beats a logistic regression, so they run
 """
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from thalweg.engine import snapshot
@@ -106,7 +107,7 @@ class BaselineMember:
 
     def run(self, work: Work) -> Answers:
         """See :class:`Member`."""
-        return row_by_row(self, work)
+        return row_by_row(self, work, repeat({}))
 
     def state(self) -> bytes:
         """See :class:`Member`."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from thalweg.engine.learning.answered import GIVE_UP, LEARN, REVISE, Answered
 from thalweg.engine.learning.columns import ByColumn
 from thalweg.engine.learning.member import Task
-from thalweg.engine.learning.rowwise import ByPrediction, ByRow, Prequential
+from thalweg.engine.learning.rowwise import ByRow
 from thalweg.engine.snapshot import Item
 
 __all__ = [
@@ -21,9 +21,7 @@ __all__ = [
     "LEARN",
     "REVISE",
     "Answered",
-    "ByPrediction",
     "Measured",
-    "Prequential",
     "measured",
     "merge",
 ]

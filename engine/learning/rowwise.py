@@ -74,10 +74,10 @@ class Prequential:
     The window is summed up from its own labels when read, so no rounding of what has left it remains; a read
     costs O(window).
 
-    >>> metrics = Prequential("binary", window=2)
-    >>> for y in (True, False, True):
-    ...     metrics.update(y, Prediction(0.9, True))
-    >>> metrics.read()["cumulative"]["precision"], metrics.read()["window"]["precision"]
+    >>> metrics = Prequential("multiclass", window=2)
+    >>> for y in ("a", "b", "a"):
+    ...     metrics.update(y, Prediction({"a": 1.0}, "a"))
+    >>> metrics.read()["cumulative"]["accuracy"], metrics.read()["window"]["accuracy"]
     (0.6666666666666666, 0.5)
     """
 
@@ -136,10 +136,10 @@ class ByPrediction:
     earlier bucket has closed. Memory is bounded by the pending labels: an open bucket holds at least one of
     them, or stands behind one that does.
 
-    >>> metrics = ByPrediction("binary", size=2)
-    >>> metrics.resolve(1, True, Prediction(0.9, True))
+    >>> metrics = ByPrediction("multiclass", size=2)
+    >>> metrics.resolve(1, "a", Prediction({"a": 0.9}, "a"))
     []
-    >>> metrics.resolve(0, None, Prediction(0.4, False))[0]["accuracy"]
+    >>> metrics.resolve(0, None, Prediction({"a": 0.4}, "b"))[0]["accuracy"]
     1.0
     """
 
@@ -169,17 +169,17 @@ class ByPrediction:
         old: Label | None,
         new: Label,
         prediction: Prediction,
-        weight: float = 1.0,
-        old_weight: float | None = None,
+        weight: float,
+        old_weight: float,
     ) -> bool:
-        """Replace the label ``old`` (None: it had timed out), which weighed ``old_weight`` (None: the same), of a
+        """Replace the label ``old`` (None: it had timed out), which weighed ``old_weight``, of a
         resolved prediction; False if its bucket is final by now.
         """
         found = self._open.get(number // self.size)
         if found is None or number not in found[1]:
             return False
         if old is not None:
-            found[0].update(old, prediction, weight if old_weight is None else old_weight, undo=True)
+            found[0].update(old, prediction, old_weight, undo=True)
         found[0].update(new, prediction, weight)
         return True
 

@@ -6,7 +6,6 @@ All have the same verbs: ``update(..., undo=False)``, ``add`` (another shard's s
 exactly zero.
 """
 
-import bisect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -159,29 +158,6 @@ class Ranks:
         self.bins = {at: [positive, negative] for at, positive, negative in bins}
 
 
-class ThresholdRanks(Ranks):
-    """Ranks of probabilities: exactly ``river.metrics.ROCAUC(n_thresholds)``, the thresholds being i / (n -
-    1), the ends moved out.
-
-    >>> ranks = ThresholdRanks(20)
-    >>> for y, p in [(False, 0.1), (False, 0.4), (True, 0.35), (True, 0.8)]:
-    ...     ranks.update(y, p, 1.0)
-    >>> ranks.read()
-    0.75
-    """
-
-    def __init__(self, n_thresholds: int) -> None:
-        thresholds = [i / (n_thresholds - 1) for i in range(n_thresholds)]
-        thresholds[0] -= 1e-7
-        thresholds[-1] += 1e-7
-        super().__init__(lambda score: bisect.bisect_left(thresholds, score))
-        self._edges = np.arange(n_thresholds, dtype=np.int64)
-
-    def read(self) -> float | None:
-        """The area, None without scores."""
-        return self.area(self._edges)
-
-
 class ScaleFreeRanks(Ranks):
     """Ranks of scores without a scale: 1024 bins to each power of two between 2^-32 and 2^32, of either sign
     (0.1 % wide or less).
@@ -196,12 +172,6 @@ class ScaleFreeRanks(Ranks):
         """The area, None without scores."""
         bins = sorted(self.bins)
         return self.area(np.array([bins[0] - 1, *bins], dtype=np.int64)) if bins else None
-
-
-def log_loss(y: bool, p_true: float) -> float:
-    """Minus the logarithm of the probability given to ``y``, clamped to [1e-15, 1 - 1e-15] as in River."""
-    p_true = _clamped(p_true)
-    return -math.log(p_true) if y else -math.log(1 - p_true)
 
 
 def cross_entropy(y: Label, score: dict[Label, float]) -> float:

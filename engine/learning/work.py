@@ -6,7 +6,7 @@ sequence is cut into pieces of work cannot matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -105,12 +105,12 @@ class RowByRow(Protocol):
     def learn(self, x: Features, y: Label | None, weight: float = 1.0) -> bool: ...
 
 
-def row_by_row(member: RowByRow, work: Work) -> Answers:
-    """The answers of a member that predicts and learns one row after the other."""
+def row_by_row(member: RowByRow, work: Work, features: Iterable[Features] | None = None) -> Answers:
+    """The answers of a member that predicts and learns one row after the other, from other ``features`` where given."""
     predictions: list[Prediction] = []
     learned: list[int] = []
-    rows = zip(work.kinds.tolist(), work.features(), work.labels(), work.weights.tolist(), strict=True)
-    for kind, x, label, weight in rows:
+    xs = work.features() if features is None else features
+    for kind, label, weight, x in zip(work.kinds.tolist(), work.labels(), work.weights.tolist(), xs, strict=False):
         if kind == PREDICT:
             learned.append(member.learned)
             predictions.append(member.predict(x))
