@@ -2,48 +2,51 @@
 
 Ours is `thalweg run MODULE --until-end` as it comes: Bytewax's runner, default delivery, saved state. Beside it, in
 turns on the same broker and events: `passthrough` (the same bytes copied by the same client), `handwritten` (stock
-Bytewax operators, deques, running sums, River) and `plain_loop` (our chain without Bytewax, journal and saved state).
-A rate is that of predictions arriving at the broker, from the end of the first tenth to the last one: start-up and
-compilation are outside for all of them. Who takes too long is stopped, and rated by what there is. `handwritten` and
-ours are compared with saved state every second (`ratio_handwritten`): with our default, every 30 s, a short run saves
-none.
+Bytewax operators, deques, running sums, River), `plain_loop` (our chain without Bytewax, journal and saved state) and
+`ours_arrow` (the same payments as Arrow messages of 4096, predictions as Arrow). A rate is that of predictions arriving
+at the broker behind the first 108,000, when the longest window is full: 11 rows a card. Start-up and compilation are
+outside for all of them, and so is what handwritten reads to know the same 108,000. Who takes too long is stopped, and
+rated by what there is. `handwritten` and ours are compared with saved state every second (`ratio_handwritten`); a full
+run also compares them at their defaults, 10 s and 30 s.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from bytewax.recovery import init_db_dir
 
 from benchmarks import events, handwritten, harness, payments
 from benchmarks.chain import Chain, raw_of, send
 from benchmarks.events import Payments
-from benchmarks.harness import POLL_S, Here, Process, digits, python, ratio, say
+from benchmarks.harness import POLL_S, Here, Process, behind_gate, digits, python, ratio, say
 from benchmarks.kafka import BATCH, FETCHING, Meter, Topics, clients, topics
 from benchmarks.opponents import number_of
-from thalweg.connectors.kafka_read import Reader
+from thalweg.connectors.kafka_read import ARROW, Reader
 from thalweg.connectors.kafka_sink import Writer
 from thalweg.dataflows.settings import RunSettings
 from thalweg.engine.batch import Log
 
-PAYMENTS, PAYMENTS_FULL = 200_000, 2_000_000
-LATER, LATER_FULL = 50_000, 500_000
-WARM = 60_000  # payments that the handwritten flow knows before it starts
-RUN_S, RUN_FULL_S = 2.0, 20.0  # contestants that are not through are stopped so long after their first prediction
-SAVING_S, SAVING_FULL_S = 4.5, 30.0  # the same where state is saved every second
+PAYMENTS, PAYMENTS_FULL = 420_000, 2_000_000
+ENOUGH = events.STEADY + 210_000  # of ours, in a quick run
+LATER, LATER_FULL = 60_000, 500_000
+ARROW_ROWS = 4096  # payments in a message
+RUN_S, RUN_FULL_S = 5.0, 20.0  # contestants that are not through are stopped so long after their first prediction
+SAVING_S, SAVING_FULL_S = 3.0, 30.0  # the same where state is saved every second
 ROUNDS, ROUNDS_FULL = 2, 5
-QUICK_S = 32.0  # of what comes before the latencies; a quick run begins no round that would end later
-SAMPLE = 2_000
-SNAPSHOT_S = 1.0  # of the rows that compare saved state, too
+SAMPLE, COMPARED = 1_000, 500  # payments: of one check, and at least alike in what was written
+SNAPSHOT_S, STOCK_SNAPSHOT_S = 1.0, 10.0  # of the rows that compare saved state, and Bytewax's default
 TOLERANCE = 1e-9
 DELIVERY = "at-least-once"
+AHEAD = ("bytewax._bytewax", "thalweg.dataflows.cli", "thalweg.dataflows.run", "benchmarks.payments")
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Measured:
 
     rates: list[float] = field(default_factory=list)
     timed: list[int] = field(default_factory=list)
-    target: str = ""
+    scores: dict[int, float] = field(default_factory=dict)  # of the payments behind the first, by their number
     cpu_us: list[float] = field(default_factory=list)
     broker_cpu_us: list[float] = field(default_factory=list)
     rss_mb: float = 0.0
@@ -79,81 +82,140 @@ class Work:
     events: int
 
 
+@dataclass(slots=True)
+class Run:
+    """One run of one contestant: called, it runs to its end, at most ``limit_s`` behind its first record or until there
+    are ``enough`` records, and its rate is taken down."""
+
+    arena: Arena
+    row: str
+    process: Process | Here
+    target: str
+    count: int  # records that come if it is not stopped
+    limit_s: float = np.inf
+    enough: float = np.inf
+    warm: int = events.STEADY
+    arrow: bool = False
+
+    def prepare(self) -> Run:
+        """Starts it up to its gate."""
+        self.process.prepare()
+        return self
+
+    def __call__(self) -> None:
+        kafka, process = self.arena.kafka, self.process
+        used = harness.cpu_seconds_of(kafka.broker_pid)
+        with Meter(kafka, self.target) as meter:
+            process.start(lambda: self._over(meter))
+            while process.running(POLL_S):
+                if self._over(meter):
+                    process.stop()
+                    break
+            process.wait()
+        used = harness.cpu_seconds_of(kafka.broker_pid) - used
+        self._note(meter, used)
+        kafka.delete([name for name in kafka.names() if name.startswith(self.target.partition(".")[0])])
+
+    def _over(self, meter: Meter) -> bool:
+        return meter.count >= self.enough or meter.over(self.limit_s)
+
+    def _note(self, meter: Meter, broker_cpu_s: float) -> None:
+        kafka, process, row = self.arena.kafka, self.process, self.row
+        messages = kafka.values(self.target, meter.count) if self.arrow else []
+        rows = [len(scores_of([value])) for value in messages] if self.arrow else None
+        count = meter.count if rows is None else sum(rows)
+        assert count == self.count or (process.stopped and count), f"{row}: {count} of {self.count} records"
+        rate, timed = meter.rate(self.warm, rows)
+        measured = self.arena.measured.setdefault(row, Measured())
+        if row != "passthrough":
+            measured.scores = scores_of(messages or self._sample())
+        measured.timed.append(timed)
+        measured.rates.append(rate)
+        measured.cpu_us.append(1e6 * process.cpu_seconds / count)
+        measured.broker_cpu_us.append(1e6 * broker_cpu_s / count)
+        measured.rss_mb = max(measured.rss_mb, process.rss_mb)
+        say(f"{row}: {rate:,.0f} events/s, {timed:,} events timed")
+
+    def _sample(self) -> list[bytes]:
+        """Some of the records behind those that are not timed."""
+        found = self.arena.kafka.messages(self.target, 0, self.warm, 4 * SAMPLE)
+        return [value for message in found if (value := message.value()) is not None]
+
+
 class Arena:
-    """Runs contestants against one broker."""
+    """Contestants against one broker."""
 
     def __init__(self, kafka: Topics, state: Path) -> None:
         self.kafka = kafka
         self.state = state
         self.measured: dict[str, Measured] = {}
 
-    def fill(self, rows: Payments, *, later: bool = False) -> Work:
+    def fill(self, rows: Payments, *, later: bool = False, arrow: bool = False) -> Work:
         """A topic of these payments; with ``later`` labels stand on a topic of their own."""
         topic = self.kafka.create(self.kafka.name("payments"))
         if later:  # timestamps are event times: by them a pipeline reads labels between payments
             self.kafka.fill(topic, rows.keys(), rows.values(told=False), rows.times_us.tolist())
             outcomes = self.kafka.create(f"{topic}.outcomes")
             self.kafka.fill(outcomes, rows.keys(), rows.outcomes(), (rows.times_us + events.DELAY_US).tolist())
+        elif arrow:
+            messages = rows.messages(ARROW_ROWS)
+            self.kafka.fill(topic, [None] * len(messages), messages)
         else:
             self.kafka.fill(topic, rows.keys(), rows.values())
         return Work(topic, len(rows))
 
-    def ours(self, work: Work, limit_s: float, flow: str = "flow", row: str = "ours", **options: str) -> None:
-        """``thalweg run``."""
-        name = self.kafka.name(row)
-        target = self.kafka.create(f"{name}.predictions")
-        process = thalweg_run(self.kafka, self.state / name, name, work.topic, flow, "--until-end", **options)
-        self._run(row, process, target, work.events, limit_s)
+    def ours(self, work: Work, limit_s: float = np.inf, row: str = "ours", **how: Any) -> Run:
+        """``thalweg run`` with default settings."""
+        return self._thalweg(work, row, {}, limit_s=limit_s, **how)
 
-    def passthrough(self, work: Work) -> None:
+    def ours_saving(self, work: Work, limit_s: float = np.inf, **how: Any) -> Run:
+        """With state saved as often as that of :meth:`handwritten`."""
+        return self._thalweg(work, "ours_saving", {"epoch": str(SNAPSHOT_S)}, limit_s=limit_s, **how)
+
+    def ours_arrow(self, work: Work, **how: Any) -> Run:
+        """Arrow in, Arrow out."""
+        return self._thalweg(work, "ours_arrow", {"codec": "arrow"}, arrow=True, **how)
+
+    def labels_later(self, work: Work, limit_s: float = np.inf) -> Run:
+        """The pipeline whose labels stand on another topic."""
+        return self._thalweg(work, "labels_later", {"flow": "later"}, limit_s=limit_s, warm=0)
+
+    def passthrough(self, work: Work) -> Run:
         """The same bytes."""
         target = self.kafka.create(self.kafka.name("passthrough"))
         arguments = ("passthrough", work.topic, target, str(work.events))
         process = python("benchmarks.opponents", *arguments, environment=clients(self.kafka.brokers))
-        self._run("passthrough", process, target, work.events)
+        return Run(self, "passthrough", process, target, work.events)
 
-    def plain_loop(self, work: Work, limit_s: float) -> None:
+    def plain_loop(self, work: Work, limit_s: float = np.inf, **how: Any) -> Run:
         """Read, decode, chain, produce, one after the other, in this process."""
         target = self.kafka.create(self.kafka.name("plain_loop"))
         here = Here(lambda over: plain_loop(self.kafka, work, target, over))
-        self._run("plain_loop", here, target, work.events, limit_s)
+        return Run(self, "plain_loop", here, target, work.events, limit_s, **how)
 
-    def handwritten(self, work: Work, limit_s: float, snapshot_s: float, row: str = "handwritten") -> None:
+    def handwritten(
+        self, work: Work, limit_s: float, snapshot_s: float, row: str = "handwritten", warm: int = events.STEADY
+    ) -> Run:
         """Bytewax's runner with recovery on; the flow knows the first payments when it starts."""
         target = self.kafka.create(self.kafka.name("handwritten"))
         store = self.state / target
         store.mkdir()
         init_db_dir(store, 1)
-        environment = {"BROKERS": self.kafka.brokers, "SOURCE": work.topic, "TARGET": target, "WARM": str(WARM)}
+        environment = {"BROKERS": self.kafka.brokers, "SOURCE": work.topic, "TARGET": target, "WARM": str(warm)}
         options = ("-r", str(store), "-s", f"{snapshot_s:.0f}", "-b", "0")
-        process = python("bytewax.run", "benchmarks.handwritten:flow", *options, environment=environment)
-        self._run(row, process, target, work.events - WARM, limit_s)
+        process = python("bytewax.run", "benchmarks.handwritten:flow", *options, environment=environment, gated=True)
+        return Run(self, row, process, target, work.events - warm, limit_s, warm=0)
 
     def rates(self, row: str) -> list[float]:
         """Events per second in each run so far."""
         return self.measured[row].rates
 
-    def _run(self, row: str, process: Process | Here, target: str, count: int, limit_s: float = np.inf) -> None:
-        """Runs it to its end, at most so long behind its first record, and takes down how fast it was."""
-        used = harness.cpu_seconds_of(self.kafka.broker_pid)
-        with Meter(self.kafka, target) as meter:
-            process.start(lambda: meter.over(limit_s))
-            while process.running(POLL_S):
-                if meter.over(limit_s):
-                    process.stop()
-                    break
-            process.wait()
-        used = harness.cpu_seconds_of(self.kafka.broker_pid) - used
-        assert meter.count == count or (process.stopped and meter.count), f"{row}: {meter.count} of {count} records"
-        rate, timed = meter.rate()
-        measured = self.measured.setdefault(row, Measured())
-        measured.target = target
-        measured.timed.append(timed)
-        measured.rates.append(rate)
-        measured.cpu_us.append(1e6 * process.cpu_seconds / meter.count)
-        measured.broker_cpu_us.append(1e6 * used / meter.count)
-        measured.rss_mb = max(measured.rss_mb, process.rss_mb)
-        say(f"{row}: {rate:,.0f} events/s, {timed:,} events timed")
+    def _thalweg(self, work: Work, row: str, options: dict[str, str], **how: Any) -> Run:
+        name = self.kafka.name(row)
+        target = self.kafka.create(f"{name}.predictions")
+        flow = options.pop("flow", "flow")
+        process = thalweg_run(self.kafka, self.state / name, name, work.topic, flow, "--until-end", **options)
+        return Run(self, row, process, target, work.events, **how)
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -163,52 +225,61 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _run(arena: Arena, quick: bool) -> dict[str, Any]:
-    started, took = time.monotonic(), 0.0
-    difference = agreement()
+    from benchmarks import latency
+
     rows = events.payments(PAYMENTS if quick else PAYMENTS_FULL, end_us=time.time_ns() // 1000 - events.DELAY_US)
-    every_round, once = _contestants(arena, rows, quick)
+    how = (latency.SECONDS, latency.EPOCH_S) if quick else (latency.SECONDS_FULL, latency.EPOCH_FULL_S)
+    rounds = _quick(arena, rows) if quick else _full(arena, rows)
     say("topics are filled")
-    for contestant in once:
-        contestant()
-    for round_ in range(ROUNDS if quick else ROUNDS_FULL):
-        begun = time.monotonic()
-        if quick and round_ and begun - started + took > QUICK_S:
-            say("no time for another round")
-            break
-        for contestant in every_round:
+    difference = agreement()
+    for contestants in rounds:
+        for contestant in contestants:
             contestant()
-        took = time.monotonic() - begun
-    return told(arena, rows, difference) | _latencies(arena, quick)
+    ends = latency.measure(arena.kafka, arena.state, latency.LOAD * float(np.median(arena.rates("ours"))), *how)
+    return told(arena, rows, difference) | latency.told(ends)
 
 
-Contestants = list[Callable[[], None]]
+Rounds = Iterator[list[Run]]
 
 
-def _contestants(arena: Arena, rows: Payments, quick: bool) -> tuple[Contestants, Contestants]:
-    """Those of every round, and those that run once, with their topics filled."""
-    limit_s, saving_s = (RUN_S, SAVING_S) if quick else (RUN_FULL_S, SAVING_FULL_S)
-    work, later = arena.fill(rows), arena.fill(rows.first(LATER if quick else LATER_FULL), later=True)
-    main: Contestants = [
-        lambda: arena.passthrough(work),
-        lambda: arena.ours(work, limit_s),
-        lambda: arena.plain_loop(work, limit_s),
-    ]
-    more: Contestants = [
-        lambda: arena.handwritten(work, saving_s, SNAPSHOT_S, "handwritten_saving"),
-        lambda: arena.ours(work, limit_s, row="ours_saving", epoch=str(SNAPSHOT_S)),
-        lambda: arena.ours(later, limit_s, "later", "labels_later"),
-    ]
-    if quick:
-        return main, more
-    return [*main, *more, lambda: arena.handwritten(work, saving_s, RunSettings().epoch_seconds)], []
+def _quick(arena: Arena, rows: Payments) -> Rounds:
+    """All of them start while the topics are filled, the slowest first."""
+    work = arena.fill(rows)
+    slow = arena.handwritten(work, SAVING_S, SNAPSHOT_S, "handwritten_saving").prepare()
+    main = [arena.ours(work, RUN_S, enough=ENOUGH).prepare() for _ in range(ROUNDS)]
+    saving = arena.ours_saving(work, RUN_S, enough=ENOUGH).prepare()
+    in_arrow = arena.ours_arrow(arena.fill(rows, arrow=True)).prepare()
+    later = arena.labels_later(arena.fill(rows.first(LATER), later=True), RUN_S).prepare()
+    plain = arena.plain_loop(work, RUN_S, enough=ENOUGH)
+    first, *more = ([arena.passthrough(work), ours] for ours in main)
+    return iter([[*first, in_arrow, plain], *more, [saving, slow, later]])
 
 
-def thalweg_run(kafka: Topics, state: Path, name: str, topic: str, flow: str, *flags: str, **options: str) -> Process:
+def _full(arena: Arena, rows: Payments) -> Rounds:
+    work, in_arrow = arena.fill(rows), arena.fill(rows, arrow=True)
+    later = arena.fill(rows.first(LATER_FULL), later=True)
+    for _ in range(ROUNDS_FULL):
+        yield [
+            arena.passthrough(work),
+            arena.ours(work, RUN_FULL_S),
+            arena.ours_arrow(in_arrow),
+            arena.plain_loop(work, RUN_FULL_S),
+            arena.ours_saving(work, SAVING_FULL_S),
+            arena.handwritten(work, SAVING_FULL_S, SNAPSHOT_S, "handwritten_saving"),
+            arena.handwritten(work, SAVING_FULL_S, STOCK_SNAPSHOT_S),
+            arena.labels_later(later, RUN_FULL_S),
+        ]
+
+
+def thalweg_run(
+    kafka: Topics, state: Path, name: str, topic: str, flow: str, *flags: str, codec: str = "json", **options: str
+) -> Process:
     """``thalweg run`` of :mod:`benchmarks.payments`; the pipeline is called ``name`` and reads ``topic``."""
     given = [f"--{option}={value}" for option, value in options.items()]
     where = ("--brokers", kafka.brokers, "--state", str(state))
-    environment = {"PAYMENTS_NAME": name, "PAYMENTS_TOPIC": topic}
-    return python("thalweg", "run", f"benchmarks.payments:{flow}", *where, *flags, *given, environment=environment)
+    environment = {"PAYMENTS_NAME": name, "PAYMENTS_TOPIC": topic, "PAYMENTS_CODEC": codec}
+    command = ("thalweg", "run", f"benchmarks.payments:{flow}", *where, *flags, *given)
+    return behind_gate(AHEAD, *command, environment=environment)
 
 
 def plain_loop(kafka: Topics, work: Work, target: str, over: Callable[[], bool]) -> None:
@@ -234,7 +305,7 @@ def agreement(count: int = SAMPLE) -> float:
     Raises:
         AssertionError: they do not compute the same.
     """
-    rows = events.payments(count, cards=50, spacing_us=60_000_000, end_us=time.time_ns() // 1000)
+    rows = events.payments(count, cards=50, spacing_us=20_000_000, end_us=time.time_ns() // 1000)
     parsed = [handwritten.parse(value) for value in rows.values()]
     answers = payments.explained.replay([payment for _, payment in parsed]).predictions
     cards: dict[str, handwritten.Card] = {}
@@ -250,23 +321,32 @@ def agreement(count: int = SAMPLE) -> float:
 
 
 def written_alike(arena: Arena) -> float:
-    """The largest difference between the scores that ours, plain loop and handwritten wrote to Kafka.
+    """The largest difference between the scores that contestants wrote to Kafka for the same payments.
 
     Raises:
         AssertionError: they are not the same.
     """
-    ours, *others = (
-        scores_of(arena.kafka, arena.measured[row].target) for row in ("ours", "plain_loop", "handwritten_saving")
-    )
-    differences = [abs(ours[number] - theirs[number]) for theirs in others for number in ours.keys() & theirs.keys()]
-    assert max(differences) <= TOLERANCE, f"what was written to Kafka differs by {max(differences)}"
-    return max(differences)
+    ours, largest = arena.measured["ours"].scores, 0.0
+    for row in ("plain_loop", "ours_arrow", "handwritten_saving"):
+        theirs = arena.measured[row].scores
+        both = ours.keys() & theirs.keys()
+        assert len(both) >= COMPARED, f"{row}: only {len(both)} payments were answered by both"
+        largest = max(largest, *(abs(ours[number] - theirs[number]) for number in both))
+    assert largest <= TOLERANCE, f"what was written to Kafka differs by {largest}"
+    return largest
 
 
-def scores_of(kafka: Topics, target: str) -> dict[int, float]:
-    """Scores by the number of the payment."""
-    values = kafka.values(target, kafka.count(target))
-    return {number_of(value): orjson.loads(value)["score"] for value in values}
+def scores_of(values: Sequence[bytes]) -> dict[int, float]:
+    """Scores by the number of the payment, of predictions as JSON or as Arrow."""
+    scores: dict[int, float] = {}
+    for value in values:
+        if value.startswith(ARROW):
+            table = pa.ipc.open_stream(value).read_all()
+            numbers = (int(one[1:]) for one in table["event_id"].to_pylist())
+            scores.update(zip(numbers, table["score"].to_pylist(), strict=True))
+        else:
+            scores[number_of(value)] = orjson.loads(value)["score"]
+    return scores
 
 
 def told(arena: Arena, rows: Payments, difference: float) -> dict[str, Any]:
@@ -279,22 +359,26 @@ def told(arena: Arena, rows: Payments, difference: float) -> dict[str, Any]:
         "ratio_passthrough": ratio(ours, arena.rates("passthrough")),
         "ratio_handwritten": ratio(arena.rates("ours_saving"), arena.rates("handwritten_saving")),
         "ratio_plain_loop": ratio(ours, arena.rates("plain_loop")),
+        "ratio_arrow": ratio(arena.rates("ours_arrow"), ours),
+        "arrow_events_per_second": found["ours_arrow"]["events_per_second"],
         "runner": "bytewax",
         "delivery": DELIVERY,
         "snapshot_seconds": RunSettings().epoch_seconds,
         "handwritten_snapshot_seconds": SNAPSHOT_S,
         "commit_ms": getattr(RunSettings(), "commit_ms", 0),
-        "rule": "predictions arriving at the broker, from the end of the first tenth to the last",
+        "rule": f"predictions arriving at the broker, behind the first {events.STEADY:,} to the last",
         "events_timed": {name: sum(one.timed) for name, one in arena.measured.items()},
         "bytes_per_event": digits(sum(map(len, values)) / len(values)),
-        "rows_per_key_longest": digits(rows.rows_per_key_longest),
+        "rows_per_key_longest": digits(events.STEADY / events.CARDS),
+        "arrow_rows_per_message": ARROW_ROWS,
         "max_difference": max(difference, written_alike(arena)),
         "plain_loop": found["plain_loop"],
         "labels_later": found["labels_later"] | pending(),
         "rows": found,
     }
     if "handwritten" in found:
-        result["ratio_handwritten_default_snapshots"] = ratio(ours, arena.rates("handwritten"))
+        result["ratio_handwritten_defaults"] = ratio(ours, arena.rates("handwritten"))
+        result["handwritten_default_snapshot_seconds"] = STOCK_SNAPSHOT_S
     return result
 
 
@@ -313,11 +397,3 @@ def pending(count: int = 3_000) -> dict[str, Any]:
     assert waiting.counters()["predictions_pending"] == count
     each, usual = (sizes[0] - sizes[1]) / count, events.DELAY_US / events.SPACING_US
     return {"pending": int(usual), "bytes_per_pending": digits(each), "pending_bytes": int(each * usual)}
-
-
-def _latencies(arena: Arena, quick: bool) -> dict[str, Any]:
-    from benchmarks import latency
-
-    rate = latency.LOAD * float(np.median(arena.rates("ours")))
-    how = (latency.SECONDS, latency.EPOCH_S) if quick else (latency.SECONDS_FULL, latency.EPOCH_FULL_S)
-    return latency.told(latency.measure(arena.kafka, arena.state, rate, *how))

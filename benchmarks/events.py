@@ -11,8 +11,10 @@ import numpy.typing as npt
 CARDS = 10_000
 SPACING_US = 100_000  # a payment every 0.1 s: a card pays every 1000 s
 DELAY_US = 600_000_000  # after which the outcome is told, where it is told on a topic of its own
-LONGEST_US = 86_400_000_000  # the longest window
+LONGEST_US = 10_800_000_000  # the longest window
+STEADY = LONGEST_US // SPACING_US  # after so many payments it is full
 SEED = 7
+FIXED = {"currency": "EUR", "country": "DE", "channel": "web"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +30,52 @@ class Payments:
     def __len__(self) -> int:
         return len(self.times_us)
 
-    @property
-    def rows_per_key_longest(self) -> float:
-        """How many rows of its card stand in the longest window when a payment comes, on average over all of them."""
-        seen = np.minimum(np.arange(len(self)), LONGEST_US / SPACING_US)
-        return float(np.mean(seen) / len(np.unique(self.cards)))
-
     def first(self, n: int) -> Payments:
         """The first ``n``."""
         return Payments(*(getattr(self, field.name)[:n] for field in fields(self)))
 
-    def values(self, *, told: bool = True) -> Iterator[bytes]:
-        """One JSON object a payment, about 177 bytes; ``told`` says whether the label stands in it."""
+    def last(self, n: int) -> Payments:
+        """The last ``n``."""
+        return Payments(*(getattr(self, field.name)[len(self) - n :] for field in fields(self)))
+
+    def values(self, *, told: bool = True, first: int = 0) -> Iterator[bytes]:
+        """One JSON object a payment, about 177 bytes; ``told`` says whether the label stands in it, ``first`` is the
+        number of the first."""
         labels = (',"fraud":false', ',"fraud":true') if told else (',"trace":"000"',) * 2
         columns = (self.times_us // 1000, self.cards, self.amounts, self.merchants, self.frauds)
-        for i, (at, card, amount, merchant, fraud) in enumerate(zip(*map(np.ndarray.tolist, columns), strict=True)):
+        for i, (at, card, amount, merchant, fraud) in enumerate(
+            zip(*map(np.ndarray.tolist, columns), strict=True), first
+        ):
             yield (
                 f'{{"id":"p{i:011d}","card":"c{card:06d}","at":{at},"amount":{amount:.2f},"merchant":"m{merchant:05d}"'
                 f',"currency":"EUR","country":"DE","channel":"web","terminal":"t{merchant % 997:07d}"{labels[fraud]}}}'
             ).encode()
+
+    def messages(self, rows: int) -> list[bytes]:
+        """The same as Arrow IPC streams of so many payments each."""
+        import pyarrow as pa
+
+        def named(form: str, numbers: npt.NDArray[np.int64]) -> pa.Array:
+            names = pa.array([form.format(number) for number in range(int(numbers.max(initial=0)) + 1)])
+            return names.take(pa.array(numbers))
+
+        columns = {
+            "id": pa.array([f"p{number:011d}" for number in range(len(self))]),
+            "card": named("c{:06d}", self.cards),
+            "at": pa.array(self.times_us // 1000, pa.timestamp("ms", "UTC")),
+            "amount": pa.array(self.amounts),
+            "merchant": named("m{:05d}", self.merchants),
+            **{name: pa.repeat(value, len(self)) for name, value in FIXED.items()},
+            "terminal": named("t{:07d}", self.merchants % 997),
+            "fraud": pa.array(self.frauds),
+        }
+        values = []
+        for batch in pa.table(columns).to_batches(max_chunksize=rows):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            values.append(sink.getvalue().to_pybytes())
+        return values
 
     def keys(self) -> list[bytes]:
         """The record keys."""

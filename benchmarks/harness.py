@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("thalweg", "bytewax", "confluent-kafka", "msgspec", "numba", "numpy", "orjson", "pyarrow", "river")
 POLL_S = 0.02
+READY = "ready"
 STARTED = time.perf_counter()
 
 
@@ -172,11 +173,29 @@ class Process:
     rss_mb: float = 0.0
     output: str = ""
     stopped: bool = False
+    gated: bool = False  # says that it is ready once it has imported what it needs, and begins when told to
     _process: subprocess.Popen[str] | None = None
 
     def start(self, over: Callable[[], bool] | None = None) -> Process:
-        """Starts it; stdout and stderr are kept. ``over`` is for :class:`Here`."""
-        environment = {**os.environ, "PYTHONPATH": _python_path(), **self.environment}
+        """Lets it begin. ``over`` is for :class:`Here`."""
+        self.prepare()
+        if self.gated:
+            self.ready()
+            self.say("")
+        return self
+
+    def ready(self) -> None:
+        """Waits until a gated one has said that it is."""
+        while READY not in self.output.splitlines():
+            self.line()
+
+    def prepare(self) -> Process:
+        """Starts it, a gated one up to its gate; stdout and stderr are kept."""
+        if self._process is not None:
+            return self
+        # Compiled modules are kept, as they are where a pipeline runs: reading them anew takes half a second.
+        given = {"PYTHONPATH": _python_path(), "PYTHONDONTWRITEBYTECODE": ""}
+        environment = {**os.environ, **given, **self.environment}
         self._process = subprocess.Popen(
             self.command,
             env=environment,
@@ -250,6 +269,10 @@ class Process:
 class Here:
     """A contestant in this process, to be used as :class:`Process`."""
 
+    def prepare(self) -> Here:
+        """It is."""
+        return self
+
     def __init__(self, work: Callable[[Callable[[], bool]], object]) -> None:
         self.cpu_seconds, self.rss_mb, self.stopped = 0.0, 0.0, True  # the work may end itself early
         self._work = work
@@ -275,9 +298,21 @@ class Here:
         return self
 
 
-def python(*arguments: str, environment: Mapping[str, str] | None = None) -> Process:
-    """``python -m ...`` as a :class:`Process`, not started yet."""
-    return Process([sys.executable, "-m", *arguments], environment or {})
+def python(*arguments: str, environment: Mapping[str, str] | None = None, gated: bool = False) -> Process:
+    """``python -m ...`` as a :class:`Process`, not started yet; ``gated`` where it calls :func:`await_word`."""
+    return Process([sys.executable, "-m", *arguments], environment or {}, gated=gated)
+
+
+def behind_gate(ahead: Sequence[str], *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+    """As :func:`python`, but it imports the modules ``ahead`` and waits to be told before it does anything else."""
+    return python("benchmarks.gate", ",".join(ahead), *arguments, environment=environment, gated=True)
+
+
+def await_word() -> None:
+    """Within a gated process: says that it is ready, returns when it is told to begin."""
+    sys.stdout.write(f"{READY}\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
 
 
 def cpu_seconds_of(pid: int | None) -> float:

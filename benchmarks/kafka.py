@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from benchmarks.opponents import send
 from thalweg.connectors.broker import EmbeddedBroker
-from thalweg.connectors.kafka_config import Cluster, consumer_config, producer_config
+from thalweg.connectors.kafka_config import Cluster, consumer_config, logger, producer_config
 from thalweg.connectors.kafka_sink import SETTINGS
 from thalweg.connectors.kafka_source import QUEUE_KILOBYTES
 
@@ -27,6 +28,7 @@ from thalweg.connectors.kafka_source import QUEUE_KILOBYTES
 FETCHING = {"queued.max.messages.kbytes": str(QUEUE_KILOBYTES), "fetch.queue.backoff.ms": "10"}
 WARM_UP = 0.1  # the share of a run's records that come before the clock starts
 BATCH = 4096
+EARLY = 0.45  # the clock starts within so much of the rest
 LOOK_S, WAIT_S = 0.02, 0.1  # between two looks, and before anything has come: each look is two small requests
 PAUSE_S = 0.1
 PATIENCE = 4  # how many times longer than asked for a second burst is waited for
@@ -44,10 +46,11 @@ class Topics:
         self.broker_pid = pid
         self.settings = {"bootstrap.servers": brokers}
         self._cluster = Cluster(self.settings)
+        self._admin = AdminClient({**self.settings, "logger": logger})
         self._asking = Consumer(consumer_config(self.settings, "benchmarks"))
 
     def fill(
-        self, topic: str, keys: Sequence[bytes], values: Iterable[bytes], times_us: Sequence[int] = (), part: int = 0
+        self, topic: str, keys: Sequence[bytes | None], values: Iterable[bytes], times_us: Sequence[int] = (), part: int = 0
     ) -> None:
         """Writes one record a value, as of now or with the times of the events as timestamps."""
         producer = Producer(producer_config(self.settings))
@@ -71,6 +74,12 @@ class Topics:
             {topic: partitions}, {"message.timestamp.type": "LogAppendTime"} if appended else {}
         )
         return topic
+
+    def delete(self, topics: Iterable[str]) -> None:
+        """Takes away what is not needed any more: the embedded broker keeps everything in memory, and saves it."""
+        there = self.names()
+        for future in self._admin.delete_topics([topic for topic in topics if topic in there]).values():
+            future.result(TIMEOUT_S)
 
     def name(self, what: str) -> str:
         """A name that nothing else has."""
@@ -147,9 +156,12 @@ class Meter:
         self._stalled = elapsed > PATIENCE * limit_s and seen <= limit_s / 2
         return self._stalled or (elapsed > limit_s and seen > limit_s / 2)
 
-    def rate(self) -> tuple[float, int]:
-        """Records per second, and how many were timed."""
-        return rate_of(self.looks)
+    def rate(self, warm: int = 0, rows: Sequence[int] | None = None) -> tuple[float, int]:
+        """Rows per second, and how many were timed; ``warm`` rows are not. ``rows`` of each record, where not one."""
+        if rows is None:
+            return rate_of(self.looks, warm)
+        until = [0, *accumulate(rows)]
+        return rate_of([(at, until[count]) for at, count in self.looks], warm)
 
     def _watch(self) -> None:
         while not self._done.wait(LOOK_S if self.looks else WAIT_S):
@@ -160,16 +172,18 @@ class Meter:
             self.looks.append((time.monotonic(), count))
 
 
-def rate_of(looks: Sequence[tuple[float, int]]) -> tuple[float, int]:
+def rate_of(looks: Sequence[tuple[float, int]], warm: int = 0) -> tuple[float, int]:
     """Records per second out of (seconds, how many by then), and how many were timed.
 
-    Between two bursts nothing comes for a while: the clock starts at the longest pause between a tenth and the half of
-    all records, or right behind the tenth where they flow.
+    Between two bursts nothing comes for a while: the clock starts at the longest pause of the first half of what comes
+    behind a tenth of all records and the first ``warm`` ones, or right there where they flow.
 
     >>> rate_of([(0.0, 5), (0.25, 10), (0.26, 60), (0.75, 100)])
     (180.0, 90)
     >>> rate_of([(0.0, 50), (0.01, 100), (1.0, 150), (1.01, 200)])
     (100.0, 100)
+    >>> rate_of([(0.0, 40), (0.25, 50), (0.5, 75), (0.75, 100)], warm=50)
+    (100.0, 50)
 
     Raises:
         ValueError: fewer than two looks are left.
@@ -177,8 +191,9 @@ def rate_of(looks: Sequence[tuple[float, int]]) -> tuple[float, int]:
     if len(looks) < 2:
         raise ValueError(f"all {looks[-1][1] if looks else 0} records came at once: no rate can be told")
     end, total = looks[-1]
+    low = max(WARM_UP * total, warm)
     pauses = [(after[0] - look[0], look) for look, after in pairwise(looks)]
-    early = [one for one in pauses if WARM_UP * total <= one[1][1] <= total / 2]
+    early = [one for one in pauses if low <= one[1][1] <= low + EARLY * (total - low)]
     longest, (start, before) = max(early or pauses, key=lambda one: one[0])
     if early and longest < PAUSE_S:
         start, before = early[0][1]

@@ -1,7 +1,8 @@
 """Where does a prediction's time go, from produce to readable, at half of what the pipeline can do?
 
 A pacer sends payments evenly at half of the rate that the same machine just reached, `thalweg run` answers with saved
-state on, a watcher reads the predictions: three processes. Percentiles are over all events behind the first fifth.
+state on, a watcher reads the predictions: three processes. The pipeline has read 108,000 payments before, so that its
+windows are full. Percentiles are over all events behind the first fifth; state is saved in between.
 Stages come from what stands on the topics: the broker's append times (whole milliseconds), the journal's read times,
 and decoding and chain on the same batches, timed again in this process.
 """
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from benchmarks import events, harness, payments
 from benchmarks.chain import cut
-from benchmarks.e2e import DELIVERY, PAYMENTS, PAYMENTS_FULL, RUN_FULL_S, RUN_S, Arena, thalweg_run
+from benchmarks.e2e import DELIVERY, ENOUGH, PAYMENTS, PAYMENTS_FULL, RUN_FULL_S, RUN_S, Arena, thalweg_run
 from benchmarks.harness import digits, python, say
 from benchmarks.kafka import Topics, clients, topics
 from thalweg.connectors.codecs import Form, reading_of
@@ -32,7 +33,6 @@ SETTLED = 0.2  # the share of a run that does not count
 LOAD = 0.5
 SECONDS, SECONDS_FULL = 4.0, 30.0
 EPOCH_S, EPOCH_FULL_S = 2.0, 5.0
-READY_S = 30.0
 DRAIN_S = 30.0
 
 
@@ -49,6 +49,11 @@ class Ends:
     epoch_s: float
     cpu_share: float
 
+    @property
+    def snapshots(self) -> int:
+        """How often state was saved in between, at least."""
+        return int((self.sent[-1] - self.sent[0]) / 1e9 / self.epoch_s)
+
     def milliseconds(self) -> npt.NDArray[np.float64]:
         """From produce to read."""
         return (self.read - self.sent) / 1e6
@@ -58,8 +63,9 @@ def run(quick: bool) -> dict[str, Any]:
     """See the module; ``quick`` measures for a few seconds."""
     with topics() as kafka, tempfile.TemporaryDirectory(prefix="thalweg-bench-") as folder:
         arena = Arena(kafka, Path(folder))
-        work = arena.fill(events.payments(PAYMENTS if quick else PAYMENTS_FULL, end_us=time.time_ns() // 1000))
-        arena.ours(work, RUN_S if quick else RUN_FULL_S)
+        end_us = time.time_ns() // 1000 - events.DELAY_US
+        work = arena.fill(events.payments(PAYMENTS if quick else PAYMENTS_FULL, end_us=end_us))
+        arena.ours(work, RUN_S if quick else RUN_FULL_S, enough=ENOUGH)()
         rate = LOAD * arena.rates("ours")[0]
         ends = measure(kafka, arena.state, rate, *((SECONDS, EPOCH_S) if quick else (SECONDS_FULL, EPOCH_FULL_S)))
         return {"delivery": DELIVERY} | told(ends) | {"stages": stages(kafka, ends)}
@@ -69,24 +75,27 @@ def measure(kafka: Topics, state: Path, per_second: float, seconds: float, epoch
     """Runs the three processes; raises :class:`harness.Failed` where predictions are missing at the end."""
     source, name = kafka.create(kafka.name("paced"), appended=True), kafka.name("latency")
     target = kafka.create(f"{name}.predictions", appended=True)
-    count, ends = int(per_second * seconds), clients(kafka.brokers)
+    count, ends, end_us = int(per_second * seconds), clients(kafka.brokers), time.time_ns() // 1000
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / file) for file in ("sent.npy", "read.npy")]
-        live = thalweg_run(kafka, state / name, name, source, "flow", epoch=str(epoch_s)).start()
-        processes = [live]
+        live = thalweg_run(kafka, state / name, name, source, "flow", epoch=str(epoch_s))
+        watcher = python("benchmarks.opponents", "watcher", target, files[1], str(count), environment=ends, gated=True)
+        pacing = (source, files[0], str(per_second), str(seconds), str(end_us))
+        pacer = python("benchmarks.opponents", "pacer", *pacing, environment=ends, gated=True)
+        processes = [live.prepare(), watcher.prepare(), pacer.prepare()]
         try:
-            _await_start(kafka, f"{name}.journal")
-            watcher = python("benchmarks.opponents", "watcher", target, files[1], str(count), environment=ends).start()
-            processes.append(watcher)
-            watcher.line()
-            pacing = (source, files[0], str(per_second), str(seconds))
-            pacer = python("benchmarks.opponents", "pacer", *pacing, environment=ends).start()
-            processes.append(pacer)
-            pacer.line()
+            before = events.payments(events.STEADY + count, end_us=end_us).first(events.STEADY)
+            kafka.fill(source, before.keys(), before.values())
+            pacer.ready()
+            live.start()
+            _await_count(kafka, target, events.STEADY)
+            watcher.start()
+            while watcher.line() != "reads":
+                pass
             started, used = time.monotonic(), harness.cpu_seconds_of(live.pid)
-            pacer.wait()
+            pacer.start().wait()
             share = (harness.cpu_seconds_of(live.pid) - used) / (time.monotonic() - started)
-            _await_count(kafka, target, count)
+            _await_count(kafka, target, events.STEADY + count)
             watcher.wait()
         finally:
             for process in processes:
@@ -96,9 +105,9 @@ def measure(kafka: Topics, state: Path, per_second: float, seconds: float, epoch
     missing = int(np.count_nonzero(read == 0))
     if missing:
         raise harness.Failed(f"{missing} of {count} predictions were not read")
-    first = int(SETTLED * count)
+    settled = int(SETTLED * count)
     reached = (count - 1) / max((sent[-1] - sent[0]) / 1e9, 1e-9)
-    return Ends(source, name, first, sent[first:], read[first:], reached, epoch_s, share)
+    return Ends(source, name, events.STEADY + settled, sent[settled:], read[settled:], reached, epoch_s, share)
 
 
 def told(ends: Ends, prefix: str = "latency") -> dict[str, Any]:
@@ -113,6 +122,7 @@ def told(ends: Ends, prefix: str = "latency") -> dict[str, Any]:
         f"{prefix}_events_per_second": digits(ends.per_second),
         f"{prefix}_events_timed": len(ends.sent),
         f"{prefix}_snapshot_seconds": ends.epoch_s,
+        f"{prefix}_snapshots": ends.snapshots,
         f"{prefix}_cpu_share": digits(ends.cpu_share, 2),
     }
 
@@ -176,15 +186,6 @@ _PARTS = ("offsets", "times", "append", "keys", "values")
 def _journal(kafka: Topics, name: str) -> list[Record]:
     raws = read_topic(kafka.settings, f"{name}.journal")
     return [decode(value) for raw in raws for value in raw.values]
-
-
-def _await_start(kafka: Topics, journal: str) -> None:
-    """Until the shard has written that it starts."""
-    deadline = time.monotonic() + READY_S
-    while journal not in kafka.names() or not kafka.count(journal):
-        if time.monotonic() > deadline:
-            raise harness.Failed(f"the pipeline did not start within {READY_S:g} s")
-        time.sleep(0.1)
 
 
 def _await_count(kafka: Topics, topic: str, count: int) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from benchmarks.events import payments
+from benchmarks.events import STEADY, payments
+from benchmarks.harness import await_word
 
 SLICE_S = 0.001  # how often the pacer sends
 BATCH = 4096
@@ -37,20 +38,17 @@ def passthrough(source: str, target: str, records: str) -> None:
     reader.close()
 
 
-def pacer(source: str, out: str, per_second: str, seconds: str, later: str = "") -> None:
+def pacer(source: str, out: str, per_second: str, seconds: str, end_us: str) -> None:
     """Sends payments evenly at a rate; writes when each was given to the client (int64 ns) to ``out``.
 
-    Event times go on in steps of the wall clock's, so nothing is ahead of it. With ``later`` labels go to that topic.
+    They go on where the first ``STEADY`` of the same, which the topic holds, ended; event times do not keep pace with
+    the clock, but are as dense as everywhere else, so that windows are as full.
     """
     rate, count = float(per_second), int(float(per_second) * float(seconds))
-    start_us = time.time_ns() // 1000 + 500_000
-    rows = payments(count, end_us=start_us + int(1e6 * count / rate), spacing_us=max(int(1e6 / rate), 1))
-    messages = [
-        {"key": key, "value": value} for key, value in zip(rows.keys(), rows.values(told=not later), strict=True)
-    ]
+    rows = payments(STEADY + count, end_us=int(end_us)).last(count)
+    messages = [{"key": key, "value": value} for key, value in zip(rows.keys(), rows.values(first=STEADY), strict=True)]
     writer, sent, at = open_writer(**{"linger.ms": "0"}), np.zeros(count, dtype=np.int64), 0
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    await_word()
     start = time.monotonic()
     while at < count:
         due = min(int((time.monotonic() - start) * rate), count)
@@ -65,13 +63,15 @@ def pacer(source: str, out: str, per_second: str, seconds: str, later: str = "")
 
 
 def watcher(source: str, out: str, records: str) -> None:
-    """Reads predictions as they come; writes when each was in hand (int64 ns), by its payment's number, to ``out``."""
+    """Reads predictions as they come; writes when each was in hand (int64 ns), by its payment's number behind the
+    first ``STEADY``, to ``out``."""
     count = int(records)
     read, left = np.zeros(count, dtype=np.int64), count
-    reader = open_reader(source, at_end=True)
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    sys.stdout.write("ready\n")
+    await_word()
+    reader = open_reader(source, at_end=True)
+    sys.stdout.write("reads\n")
     sys.stdout.flush()
     while left and not stopped:
         first = reader.poll(0.1)
@@ -80,7 +80,7 @@ def watcher(source: str, out: str, records: str) -> None:
         for message in batch:
             value = message.value() if message.error() is None else None
             if value is not None:
-                read[number_of(value)] = now
+                read[number_of(value) - STEADY] = now
                 left -= 1
     np.save(out, read)
     reader.close()

@@ -80,8 +80,9 @@ def _e2e(one: Result) -> Iterator[tuple[str, str]]:
     )
     saving = one["handwritten_snapshot_seconds"]
     text = f"{one['ratio_handwritten']:.3g} × with state saved every {saving:g} s"
-    if "ratio_handwritten_default_snapshots" in one:
-        text += f", {one['ratio_handwritten_default_snapshots']:.3g} × every {one['snapshot_seconds']:g} s"
+    if "ratio_handwritten_defaults" in one:
+        theirs, own = one["handwritten_default_snapshot_seconds"], one["snapshot_seconds"]
+        text += f", {one['ratio_handwritten_defaults']:.3g} × with theirs every {theirs:g} s, ours every {own:g} s"
     yield "the same against stock Bytewax operators, running sums and River", text
     if "ratio_arrow" in one:
         yield "the same with Arrow batches in and out", f"{one['ratio_arrow']:.3g} × JSON"

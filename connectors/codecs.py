@@ -23,6 +23,7 @@ from thalweg.engine.records import Block
 from thalweg.engine.schema import Schema, column_of
 from thalweg.engine.table import json_rows
 
+ARROW_BYTES = 786_432  # producers and brokers take messages of a million bytes unless told otherwise
 Refused = tuple[int, str, str, int | None]  # message, reason, detail, row within the message
 
 
@@ -57,10 +58,14 @@ def decode(raw: Raw, form: Form) -> Batch:
 
 
 def encode(block: Block, codec: str) -> tuple[Sequence[bytes | None], Sequence[bytes]]:
-    """Keys and values of the messages that hold a block: a JSON object a row, or one Arrow IPC stream of all."""
-    if codec == "arrow":
-        return [None], [stream_of(arrow_rows(block.table))]
-    return block.keys, json_rows(block.table)
+    """Keys and values of the messages that hold a block: a JSON object a row, or Arrow IPC streams of many rows, as few
+    as fit into messages of about ``ARROW_BYTES``."""
+    if codec != "arrow":
+        return block.keys, json_rows(block.table)
+    rows = arrow_rows(block.table)
+    size = max(1, ARROW_BYTES * len(block) // max(1, rows.nbytes))
+    values = [stream_of(rows.slice(at, size)) for at in range(0, len(block), size)]
+    return [None] * len(values), values
 
 
 def reading_of(raws: Iterable[Raw], forms: Mapping[str, Form]) -> Reading:

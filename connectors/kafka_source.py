@@ -24,8 +24,10 @@ BATCH_ROWS = 4096
 COMMIT_S = 1.0
 IDLE = timedelta(milliseconds=2)
 QUEUE_KILOBYTES = 8_192  # per shard, divided among its logs: what is fetched ahead
+LOOK_ROWS = 16  # how many messages of a fetch are asked for their size
+BATCH_BYTES = 2_097_152  # a shard takes fewer messages where they are large, such as Arrow's of thousands of rows
 
-BOUNDED_ROWS = 65_536  # per log, with ``until_end``
+BOUNDED_ROWS, BOUNDED_BYTES = 65_536, 33_554_432  # per log, with ``until_end``
 
 State = dict[str, Any]
 
@@ -108,8 +110,7 @@ class ShardPart(StatefulSourcePartition[Item, State]):
         self._idle = False
         self._opened = False
         self._committed = 0.0
-        # Towards a known end it pays to get there: a log at its end is not asked for more.
-        self._ahead = max(source.batch_rows, BOUNDED_ROWS if source.until_end else 0)
+        self._bytes = 1  # of a large message in the last fetch
         self._readers: dict[Log, Reader] = {}
         self._number: int = state["number"] if state else 0
         self._read_at: int = state["read_at"] if state else 0
@@ -202,13 +203,23 @@ class ShardPart(StatefulSourcePartition[Item, State]):
         for log, reader in self._readers.items():
             hand = self._hands[log]
             missing = hand.last_offset() < needed.get(log, -1)
-            if not self._sealed(log) and (missing or len(hand) < self._ahead):
-                for raw in reader.poll(self._source.batch_rows):
+            if not self._sealed(log) and (missing or len(hand) < self._ahead()):
+                for raw in reader.poll(self._batch_rows()):
+                    self._bytes = max(1, *(len(value or b"") for value in raw.values[:LOOK_ROWS]))
                     self._hands.add(raw, _now())
             sealed = self._sealed(log)
             if sealed:
                 reader.rest(log)
             self._hands.ended(log, sealed or reader.at_end(log))
+
+    def _batch_rows(self) -> int:
+        return max(1, min(self._source.batch_rows, BATCH_BYTES // self._bytes))
+
+    def _ahead(self) -> int:
+        """How many messages of a log are held. Towards a known end it pays to get there: a log at its end is not asked
+        for more."""
+        bounded = min(BOUNDED_ROWS, BOUNDED_BYTES // self._bytes) if self._source.until_end else 0
+        return max(self._batch_rows(), bounded)
 
     def _follow(self) -> Item | None:
         record = self._current
@@ -225,7 +236,7 @@ class ShardPart(StatefulSourcePartition[Item, State]):
 
     def _read(self) -> Item | None:
         now = _now()
-        raws = self._hands.take(self._source.batch_rows, now)
+        raws = self._hands.take(self._batch_rows(), now)
         if not raws:
             return None
         record = Record(self._source.journal, self._shard.number, self._number, now, extents(raws))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 
 from benchmarks import __main__ as command
@@ -189,25 +190,38 @@ def arena_fixture(topics: Topics) -> Iterator[e2e.Arena]:
 
 @pytest.mark.slow
 @pytest.mark.broker
-def test_contestants_on_kafka_write_the_same(arena: e2e.Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(e2e, "WARM", 3_000)
-    rows = some(13_000)
+def test_contestants_on_kafka_write_the_same(arena: e2e.Arena) -> None:
+    rows = some(60_000)
     work = arena.fill(rows)
-    arena.passthrough(arena.fill(some(100_000)))  # fewer come at once, and no rate can be told
-    arena.ours(work, 30.0)
-    arena.plain_loop(work, 30.0)
-    arena.handwritten(work, 30.0, 1.0, "handwritten_saving")
+    arena.passthrough(arena.fill(some(100_000)))()  # fewer come at once, and no rate can be told
+    for contestant in (
+        arena.ours(work, 30.0, warm=3_000),
+        arena.ours_saving(work, 30.0, warm=3_000),
+        arena.ours_arrow(arena.fill(rows, arrow=True), warm=3_000),
+        arena.plain_loop(work, 30.0, warm=3_000),
+        arena.handwritten(work, 2.0, 1.0, "handwritten_saving", warm=3_000),
+    ):
+        contestant.prepare()()
     assert e2e.written_alike(arena) <= e2e.TOLERANCE
-    assert arena.kafka.values(arena.measured["passthrough"].target, 20) == list(some(100_000).first(20).values())
     assert all(one.rates[0] > 0 and one.timed[0] > 0 for one in arena.measured.values())
     assert arena.measured["ours"].told()["rss_mb"] > 50
+    assert not [name for name in arena.kafka.names() if ".predictions" in name]
+
+
+def test_arrow_messages_hold_the_same_payments() -> None:
+    rows = some(300)
+    found = [row for message in rows.messages(64) for row in pa.ipc.open_stream(message).read_all().to_pylist()]
+    for row in found:
+        row["at"] = round(row["at"].timestamp() * 1000)
+    assert found == [orjson.loads(value) for value in rows.values()]
+    assert list(rows.last(100).values(first=200)) == list(rows.values())[200:]
 
 
 @pytest.mark.slow
 @pytest.mark.broker
 def test_latency_and_its_stages(arena: e2e.Arena) -> None:
     ends = latency.measure(arena.kafka, arena.state, 200.0, 3.0, 1.0)
-    assert len(ends.sent) == 480
+    assert len(ends.sent) == 480 and ends.snapshots >= 2
     assert (ends.milliseconds() > 0).all()
     found = latency.told(ends)
     assert found["latency_p50_ms"] <= found["latency_p99_ms"] <= found["latency_max_ms"]
@@ -219,5 +233,5 @@ def test_latency_and_its_stages(arena: e2e.Arena) -> None:
 @pytest.mark.broker
 def test_labels_on_a_topic_of_their_own(arena: e2e.Arena) -> None:
     work = arena.fill(some(13_000), later=True)
-    arena.ours(work, 30.0, "later", "labels_later")
+    arena.labels_later(work, 30.0)()
     assert arena.rates("labels_later")[0] > 0

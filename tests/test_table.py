@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from thalweg.connectors.arrow import ArrowError, arrow_rows, stream_of
+from thalweg.connectors.arrow import ArrowError, arrow_rows, dicts_of, stream_of
+from thalweg.connectors.codecs import encode
 from thalweg.engine.features.plan import vector_hash
 from thalweg.engine.kernels.text import placed, vector_hashes
+from thalweg.engine.records import Block
 from thalweg.engine.table import Constant, Flag, Hex, Numbered, Table, Times, Values, dicts, json_rows, texts
 
 ABSENT = object()
@@ -133,6 +135,7 @@ def test_arrow_rows_say_what_json_rows_say(table: Table) -> None:
     with pa.ipc.open_stream(stream_of(arrow_rows(table))) as stream:
         found = stream.read_all()
     assert found.to_pylist() == [_as_arrow(row, table) for row in _objects(table)]
+    assert dicts_of(found) == dicts(table)
 
 
 def _as_arrow(row: dict[str, Any], table: Table) -> dict[str, Any]:
@@ -150,6 +153,14 @@ def _as_arrow(row: dict[str, Any], table: Table) -> dict[str, Any]:
             value = None
         said[name] = value
     return said
+
+
+def test_arrow_messages_stay_below_what_a_broker_takes() -> None:
+    n = 9_000
+    block = Block("predictions", 0, [b"k"] * n, Table(n, {"n": np.arange(n), "text": ["x" * 300] * n}), np.arange(n))
+    keys, values = encode(block, "arrow")
+    assert len(keys) == len(values) == 4 and max(map(len, values)) < 1_000_000
+    assert [row["n"] for value in values for row in pa.ipc.open_stream(value).read_all().to_pylist()] == list(range(n))
 
 
 def test_values_without_a_common_type_are_named() -> None:
