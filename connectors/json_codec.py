@@ -131,7 +131,8 @@ class _Lane:
                 structs.extend(decoded)  # what came before an error stays, and the rest goes on behind it
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
                 refused.append(len(structs) + len(refused))  # the other lane says why
-        return structs, np.delete(np.arange(len(values)), refused)
+        at = np.arange(len(values))
+        return structs, np.delete(at, refused) if refused else at
 
 
 @lru_cache(maxsize=64)

@@ -168,6 +168,8 @@ class Selection:
         found: dict[Log, list[int]] = {}
         for b in used:
             found.setdefault(self.reading.batches[b].log, []).append(b)
+        if len(found) == 1:
+            return dict.fromkeys(found, np.arange(len(self)))
         return {log: np.flatnonzero(np.isin(self.batch, own)) for log, own in found.items()}
 
     def offsets(self) -> tuple[Int64, Int64 | None]:

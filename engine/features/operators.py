@@ -42,6 +42,8 @@ def number(values: npt.NDArray[Any], valid: Bool) -> Column:
 
 def as_number(column: Column) -> Float64:
     """float64 values, NaN where null."""
+    if column.values.dtype == np.float64:
+        return column.values
     values: Float64 = column.values.astype(np.float64)
     return values if column.valid.all() else np.where(column.valid, values, np.nan)
 

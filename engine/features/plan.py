@@ -201,8 +201,9 @@ class FeatureState:
             else:
                 which = self._label_groups.index(state)
                 out = self._advance_labels(state, which, known, events, tells, out_rows, reads)
+            read = number(out, ~np.isnan(out))
             for m, aggregate in enumerate(state.group.aggregates):
-                aggregates[aggregate.canonical] = number(out[:, m], ~np.isnan(out[:, m]))
+                aggregates[aggregate.canonical] = Column(read.values[:, m], read.valid[:, m])
         return self._vectors({name: column.part(events.scored) for name, column in known.items()}, aggregates, reads)
 
     def label_keys(self, columns: Mapping[str, Column], n: int) -> list[tuple[Hashable | None, ...]]:
@@ -278,7 +279,7 @@ class FeatureState:
             if feature.is_text:
                 texts[at] = np.where(column.valid, column.values, np.array(None, dtype=object))
             else:
-                numbers[:, at] = number(as_number(column), column.valid).values
+                numbers[:, at] = as_number(column)
         return Vectors(self.plan.spec.names, numbers, texts)
 
 
