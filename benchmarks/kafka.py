@@ -46,11 +46,16 @@ class Topics:
         self.broker_pid = pid
         self.settings = {"bootstrap.servers": brokers}
         self._cluster = Cluster(self.settings)
-        self._admin = AdminClient({**self.settings, "logger": logger})
+        self._admin = AdminClient({**self.settings, "logger": logger})  # type: ignore[dict-item]
         self._asking = Consumer(consumer_config(self.settings, "benchmarks"))
 
     def fill(
-        self, topic: str, keys: Sequence[bytes | None], values: Iterable[bytes], times_us: Sequence[int] = (), part: int = 0
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Iterable[bytes],
+        times_us: Sequence[int] = (),
+        part: int = 0,
     ) -> None:
         """Writes one record a value, as of now or with the times of the events as timestamps."""
         producer = Producer(producer_config(self.settings))

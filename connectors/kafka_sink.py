@@ -66,7 +66,7 @@ class KafkaSink(FixedPartitionedSink[Output, None]):
         return [shard_key(number) for number in self._shards]
 
     def part_fn(self, item_key: str) -> int:
-        return self._shards.index(int(item_key.removeprefix("shard-")))
+        return self._shards.index(int(item_key.removeprefix("shard-").partition("~")[0]))
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> ShardWriter:
         return ShardWriter(self._outputs, self._journal, self._topics, self._codec)

@@ -28,8 +28,9 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from thalweg.connectors.kafka_config import Cluster, TopicError
 from thalweg.connectors.kafka_read import Start
 from thalweg.connectors.kafka_sink import KINDS, KafkaSink, Output
-from thalweg.connectors.kafka_source import BATCH_ROWS, Item, KafkaSource, ShardLogs, shard_key
+from thalweg.connectors.kafka_source import BATCH_ROWS, Item, KafkaSource, ShardLogs
 from thalweg.connectors.merged import Merged
+from thalweg.dataflows.placement import chain_key
 from thalweg.engine.batch import Log
 from thalweg.engine.errors import ThalwegError
 from thalweg.engine.records import Left
@@ -236,6 +237,12 @@ class _ShardLogic(StatefulBatchLogic[Item, Output, bytes]):
             self._chain = self._make_chain(item.shard)
             if self._state is not None:
                 self._chain.restore(self._state)
+            elif item.record.number:
+                raise LiveError(
+                    f"there is no saved state of shard {item.shard}, but its source goes on at {item.record.id}: the "
+                    "state folder was written by another version. Begin anew with a new state folder, which rebuilds "
+                    "state from the journal"
+                )
         left = self._chain.push(item.raws) if item.raws else Left([], [])
         self._tally.add(item, left)
         counters = getattr(self._chain, "counters", None)
@@ -264,7 +271,7 @@ def _flow(
     )
     flow = Dataflow("thalweg")
     items = op.input("read", flow, source)
-    keyed = op.key_on("shard", items, lambda item: shard_key(item.shard))
+    keyed = op.key_on("shard", items, lambda item: chain_key(item.shard))
     outputs = op.stateful_batch("chain", keyed, lambda state: _ShardLogic(make_chain, tally, state))
     op.output("write", outputs, sink)
     return flow

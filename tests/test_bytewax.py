@@ -5,12 +5,16 @@ Two logs and two shards (or one that reads all), random definitions and logs, it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise, zip_longest
 
 import bytewax.operators as op
+import pytest
 from bytewax.dataflow import Dataflow
-from bytewax.testing import TestingSink, TestingSource, run_main
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.operators import StatefulBatchLogic
+from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +27,7 @@ from thalweg.connectors.kafka_source import Item, shard_key
 from thalweg.connectors.merged import Merged
 from thalweg.dataflows.live import Counts, _ShardLogic, _Tally
 from thalweg.dataflows.pipeline import KINDS, Pipeline
+from thalweg.dataflows.placement import chain_key
 from thalweg.dataflows.serve import LiveChain
 from thalweg.engine.batch import Row
 
@@ -87,3 +92,53 @@ def test_no_future_through_bytewax(case: Case, cut: int) -> None:
     kept = Case(case.definition, tuple(messages[:cut] for messages in case.shards))
     for long, short in zip(whole, through_bytewax(kept, []), strict=True):
         assert long["predictions"][: len(short["predictions"])] == short["predictions"]
+
+
+class _Part(StatefulSourcePartition[int, None]):
+    """Gives its number, once."""
+
+    def __init__(self, number: int, places: dict[int, int]) -> None:
+        self._left = [number]
+        self._places = places
+
+    def next_batch(self) -> list[int]:
+        if not self._left:
+            raise StopIteration
+        self._places[self._left[0]] = threading.get_ident()
+        return [self._left.pop()]
+
+    def snapshot(self) -> None: ...
+
+
+class _Source(FixedPartitionedSource[int, None]):
+    def __init__(self, count: int, places: dict[int, int]) -> None:
+        self._parts = {shard_key(number): number for number in range(count)}
+        self._places = places
+
+    def list_parts(self) -> list[str]:
+        return list(self._parts)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Part:
+        return _Part(self._parts[for_part], self._places)
+
+
+class _Logic(StatefulBatchLogic[int, int, None]):
+    def __init__(self, places: dict[int, int]) -> None:
+        self._places = places
+
+    def on_batch(self, values: list[int]) -> tuple[list[int], bool]:
+        self._places.update(dict.fromkeys(values, threading.get_ident()))
+        return values, True
+
+    def snapshot(self) -> None: ...
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_the_chain_of_a_shard_is_where_its_logs_are_read(workers: int) -> None:
+    read: dict[int, int] = {}
+    chained: dict[int, int] = {}
+    flow = Dataflow("places")
+    keyed = op.key_on("shard", op.input("read", flow, _Source(26, read)), chain_key)
+    op.output("write", op.stateful_batch("chain", keyed, lambda state: _Logic(chained)), TestingSink([]))
+    cluster_main(flow, [], 0, worker_count_per_proc=workers)
+    assert read == chained and len(set(read.values())) == workers
