@@ -2,7 +2,8 @@
 
 ``flow`` learns from a label in the payment itself, right after its prediction; ``later`` from labels that come ten
 minutes (event time) later on a topic of their own; ``explained`` is ``flow`` with its features in the record,
-``unlabelled`` has neither labels nor model. Topic, name and codec (payments and predictions as JSON, one a message, or
+``unlabelled`` has neither labels nor model, ``bagged`` an ensemble that goes through River, which takes most of its
+time. Topic, name and codec (payments and predictions as JSON, one a message, or
 as Arrow IPC messages of many) come from the environment: each run has its own. The longest window is such that it is
 full soon: after 108,000 payments, with 11 a card.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from river.ensemble import BaggingClassifier
 from river.linear_model import LogisticRegression
 from river.preprocessing import StandardScaler
 
@@ -62,4 +64,6 @@ MODELS = {"logistic": StandardScaler() | LogisticRegression()}
 flow = pipeline(Habits, name=NAME, label=Fraud, models=MODELS, codec=CODEC)
 later = pipeline(Habits, name=NAME, label=FraudLater, models=MODELS)
 unlabelled = pipeline(Habits, name=NAME)
+BAGGED = StandardScaler() | BaggingClassifier(LogisticRegression(), n_models=3, seed=7)
+bagged = pipeline(Habits, name=NAME, label=Fraud, models={"bagging": BAGGED})
 explained = pipeline(Habits, name=NAME, label=Fraud, models=MODELS, vector=True)

@@ -126,6 +126,8 @@ def _codec(one: Result) -> Iterator[tuple[str, str]]:
 def _scaling(one: Result) -> Iterator[tuple[str, str]]:
     yield "two shards in two processes, against one after the other", f"{one['chain']['ratio_processes']:.2f} ×"
     yield "the same in two threads", f"{one['chain']['ratio_threads']:.2f} ×"
+    if "ratio_workers" in one:
+        yield "two Bytewax workers on Kafka, an ensemble through River, against one", f"{one['ratio_workers']:.2f} ×"
 
 
 TOLD: dict[str, Callable[[Result], Iterator[tuple[str, str]]]] = {
