@@ -157,7 +157,7 @@ class GroupState:
         slots, record = len(self._slots), self.group.program.record
         return {
             "records": self._words[record : (1 + slots) * record],
-            "arena": self._arena[: self._arena[0]],
+            "rings": self._arena[: self._arena[0]],
             "touched": self._touched[:slots],
             "keys": pack_json([list(key) if isinstance(key, tuple) else key for key in self._keys]),
             "counts": np.array([self._rows, self.evicted]),
@@ -169,7 +169,7 @@ class GroupState:
         Raises:
             SnapshotError: an earlier version wrote it, which kept windows in another form.
         """
-        if "records" not in state:
+        if "rings" not in state:
             raise SnapshotError("windows of an earlier version, which kept them in another form; rebuild from the log")
         keys = unpack_json(bytes(state["keys"]))
         self._keys = [tuple(key) if isinstance(key, list) else key for key in keys]
@@ -177,7 +177,7 @@ class GroupState:
         self._touched = np.array(state["touched"])
         self._rows, self.evicted = np.asarray(state["counts"]).tolist()
         self._queue, self._queued, self._coded = [], self._touched, _NOTHING_CODED
-        records, arena = np.asarray(state["records"]), np.asarray(state["arena"])
+        records, arena = np.asarray(state["records"]), np.asarray(state["rings"])
         self._words = _zeros(self.group.program.record + len(records))
         self._words[self.group.program.record :] = records
         self._arena = _zeros(ARENA_HEAD + _FIRST_WORDS + len(arena))

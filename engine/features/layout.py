@@ -18,6 +18,7 @@ from thalweg.engine.kernels.arrays import Int64
 
 _SUMS = {"sum", "mean", "var", "std"}
 _SQUARES = {"var", "std"}
+_GIVEN = ("count", "sum", "mean", "var", "std", "max", "min")  # in the order of rings.G_COUNT and those after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Layout:
         self._aggregates = aggregates
         self._columns = list(columns)
         self._moving = moving
-        self._first = 1 if aggregates[0].fed_by is None else 2
+        self._ids = int(aggregates[0].fed_by is not None)
         self._windows = list(dict.fromkeys(a.window for a in moving))
         self._folds = list(dict.fromkeys((a.window, self._column(a)) for a in moving if a.value is not None))
         self._lives = list(dict.fromkeys((a.window, self._column(a), a.half_life_us) for a in lasting))
@@ -62,12 +63,16 @@ class _Layout:
             (self._folds, rings.FOLD),
             (self._columns, rings.COLUMN),
             (self._lives, rings.LIFE_CODE),
-            ([a for a in aggregates if not a.include_current], rings.READ),
-            ([a for a in aggregates if a.include_current], rings.READ),
+            (self._given(False), rings.GIVEN),
+            (self._others(False), rings.READ),
+            (self._given(True), rings.GIVEN),
+            (self._others(True), rings.READ),
         ):
             self._at.append(self._at[-1] + len(rows) * width)
         self._next = rings.HEADER + len(self._windows)
-        self._stride = self._first + len(columns)
+        self._totals = [self._total_words(column) for column in range(len(columns))]
+        self._values = 1 + self._ids + sum(self._totals)  # beside the time is what is read when a window begins there
+        self._stride = self._values + len(columns)
 
     def program(self) -> Program:
         """The whole."""
@@ -76,13 +81,15 @@ class _Layout:
         lived = self._next
         lives = [self._life_words(*life) for life in self._lives]
         windows = [self._window(w) for w in range(len(self._windows))]
-        before = [self._read(m) for m, a in enumerate(self._aggregates) if not a.include_current]
-        after = [self._read(m) for m, a in enumerate(self._aggregates) if a.include_current]
+        reads = []
+        for current in (False, True):
+            reads += [self._give(*given) for given in self._given(current)]
+            reads += [self._read(m) for m in self._others(current)]
         keep_us = max((w.length for w in self._windows if w.kind == "sliding"), default=-1)
         keep_rows = max((w.length for w in self._windows if w.kind == "rows"), default=0)
         record = (self._next + 7) // 8 * 8  # whole cache lines
-        head = [keep_us, keep_rows, record, self._stride, self._first, lived, *self._at]
-        tables = [word for table in (windows, folds, columns, lives, before, after) for row in table for word in row]
+        head = [keep_us, keep_rows, record, self._stride, self._ids, self._values, lived, *self._at]
+        tables = [word for table in (windows, folds, columns, lives, reads) for row in table for word in row]
         return Program(np.array(head + tables, dtype=np.int64), keep_us, keep_rows, record, self._stride)
 
     def _column(self, aggregate: Agg) -> int:
@@ -105,20 +112,28 @@ class _Layout:
 
     def _column_words(self, column: int) -> list[int]:
         ops = {a.op for a in self._moving if self._column(a) == column}
-        words = [self._first + column, self._take(1)]
+        words = [self._values + column, self._take(1, "last" in ops)]
         for op in ("max", "min"):
             words += [self._take(1, op in ops), self._stride if op in ops else -1]
             self._stride += op in ops
-        return words
+        before = 1 + self._ids + sum(self._totals[:column])
+        return [
+            *words,
+            self._take(self._totals[column]),
+            before,
+            self._totals[column],
+            self._take(rings.UNIT, bool(ops & _SUMS)),
+        ]
+
+    def _total_words(self, column: int) -> int:
+        ops = {a.op for a in self._moving if self._column(a) == column}
+        return rings.SQUARED if ops & _SQUARES else rings.SUMMED if ops & _SUMS else rings.COUNTED if ops else 0
 
     def _fold_words(self, window: Window, column: int) -> list[int]:
         ops = {a.op for a in self._moving if a.window == window and self._column(a) == column}
         return [
-            self._first + column,
+            self._values + column,
             self._at[2] + column * rings.COLUMN,
-            self._take(1),
-            self._take(2, bool(ops & _SUMS)),
-            self._take(4, bool(ops & _SQUARES)),
             self._take(2, "max" in ops),
             self._take(2, "min" in ops),
             self._take(1, "first" in ops),
@@ -127,8 +142,40 @@ class _Layout:
     def _life_words(self, window: Window, column: int, half_life: int) -> list[int]:
         of = [a for a in self._aggregates if (a.window, self._column(a), a.half_life_us) == (window, column, half_life)]
         squares = any(a.op in _SQUARES for a in of)
-        value = -1 if column < 0 else self._first + column
+        value = -1 if column < 0 else self._values + column
         return [value, window.ttl_us, int(squares), half_life, self._take(LIFE), self._take(LIFE)]
+
+    def _is_given(self, a: Agg) -> bool:
+        """Whether an aggregate is read with the others of its fold."""
+        return a.window.kind != "lifetime" and a.value is not None and a.op in _GIVEN
+
+    def _given(self, current: bool) -> list[tuple[Window, int, dict[str, int]]]:
+        """The folds of which something is read, before or after the current row enters, and where each op of it goes.
+
+        A fold is there twice where an op of it is wanted twice.
+        """
+        given: list[tuple[Window, int, dict[str, int]]] = []
+        for m, a in enumerate(self._aggregates):
+            if a.include_current != current or not self._is_given(a):
+                continue
+            for window, column, to in given:
+                if (window, column) == (a.window, self._column(a)) and a.op not in to:
+                    to[a.op] = m
+                    break
+            else:
+                given.append((a.window, self._column(a), {a.op: m}))
+        return given
+
+    def _others(self, current: bool) -> list[int]:
+        """What else is read."""
+        of = enumerate(self._aggregates)
+        return [m for m, a in of if a.include_current == current and not self._is_given(a)]
+
+    def _give(self, window: Window, column: int, to: dict[str, int]) -> list[int]:
+        """Where in the result the ops of a fold stand."""
+        fold = self._at[1] + self._folds.index((window, column)) * rings.FOLD
+        at = self._at[0] + self._windows.index(window) * rings.WINDOW
+        return [fold, at, self._at[2] + column * rings.COLUMN] + [to.get(op, -1) for op in _GIVEN]
 
     def _read(self, m: int) -> list[int]:
         """Where aggregate ``m`` is read from."""

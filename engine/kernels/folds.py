@@ -1,9 +1,10 @@
-"""Windows that move: what an accumulator becomes when a row enters its window, and when one leaves.
+"""Windows that move: totals that rows leave behind them, extremes that climb, and what a fold gives when it is read.
 
-Sums are exact in two words as long as two words hold them, whatever came and went; else they are made anew from the
-rows at the read. Squares are those of the distances from a value of the window (``CENTRE``), in two words, with a
-bound of what was dropped on the way: where that could matter they are made anew, too. An emptied window is zero.
-The arguments are those of :mod:`thalweg.engine.kernels.rings`; ``w`` and ``f`` are places in the code.
+The sum of a window is the column's total now less that before its first row, both exact integers in the column's unit
+(:mod:`thalweg.engine.kernels.fixed`), rounded once. A value that is no integer of that size is marked in the totals,
+and what sees a mark is made from the rows. Variance is what squares leave over the squared mean, and where they
+cancel, from the integers themselves. The arguments are those of :mod:`thalweg.engine.kernels.rings`; ``w``, ``f``,
+``c`` and ``g`` are places in the code, ``p`` is where a row stands.
 """
 
 from __future__ import annotations
@@ -12,37 +13,65 @@ import math
 
 import numpy as np
 
-from thalweg.engine.kernels.accumulate import (
-    EXPANSION,
-    add_exact,
-    grow,
-    rounded,
-    two_product,
-    two_sum,
-    variance,
-)
+from thalweg.engine.kernels.accumulate import EXPANSION, add_two, grow, rounded, two_product, two_sum
 from thalweg.engine.kernels.arrays import Float64, Int64
+from thalweg.engine.kernels.fixed import (
+    LEAST_UNIT,
+    MOST,
+    NO_UNIT,
+    ONE_MORE,
+    WIDEST,
+    about,
+    added,
+    exponent_of,
+    mantissa_of,
+    nearest,
+    parted,
+    shifted,
+    spread,
+    square,
+    taken,
+    whole,
+)
 from thalweg.engine.kernels.jit import inlined_part, part
 from thalweg.engine.kernels.rings import (
     AS_OF,
     C_LATEST,
     C_MAX_LINK,
+    C_PREFIX,
+    C_TOTALS,
+    C_UNIT,
     C_VALUE,
+    C_WORDS,
+    COUNTED,
     END,
     F_COLUMN,
-    F_COUNT,
     F_FIRST,
     F_MAX,
     F_MIN,
-    F_SQUARES,
-    F_SUM,
     F_VALUE,
     FOLD,
     FOLDS,
+    G_COLUMN,
+    G_COUNT,
+    G_FOLD,
+    G_MAX,
+    G_MEAN,
+    G_MIN,
+    G_STD,
+    G_SUM,
+    G_VAR,
+    G_WINDOW,
+    MARK,
     MASK,
+    OLDEST,
+    RETRY,
+    SIZE,
     SLIDING,
+    SQUARED,
     START,
     STRIDE,
+    SUMMED,
     W_FOLDS,
     W_FOLDS_END,
     W_KIND,
@@ -53,132 +82,138 @@ from thalweg.engine.kernels.rings import (
     above,
     extreme,
     place,
+    u,
 )
 
-# Words of a fold's squares: the centre, two words of sum, the bound of its error.
-CENTRE, HIGH, LOW, BOUND = range(4)
-
-_LOST = 2.0**-100  # of the squares' sum, more than one addition drops: an addition in two words keeps 2^-104
-_COARSE = 2.0**-70  # bound / squares from which on they are made anew
-
 
 @inlined_part
-def add(words: Int64, reals: Float64, code: Int64, h: int, f: int, x: float) -> None:
-    """A value enters fold ``f``."""
-    n = words[h + code[f + F_COUNT]] + 1
-    words[h + code[f + F_COUNT]] = n
-    a, q = h + code[f + F_SUM], h + code[f + F_SQUARES]
-    if a >= h:
-        reals[a], reals[a + 1] = add_exact(reals[a], reals[a + 1], x)
-    if q >= h:
-        if n == 1:
-            reals[q + CENTRE] = x
-        else:
-            _square(reals, q, x, 1.0)
-
-
-@inlined_part
-def drop(words: Int64, reals: Float64, code: Int64, h: int, f: int, x: float) -> None:
-    """A value leaves fold ``f``."""
-    n = words[h + code[f + F_COUNT]] - 1
-    if n == 0:
-        empty(words, reals, code, h, f)
-        return
-    words[h + code[f + F_COUNT]] = n
-    a, q = h + code[f + F_SUM], h + code[f + F_SQUARES]
-    if a >= h:
-        reals[a], reals[a + 1] = add_exact(reals[a], reals[a + 1], -x)
-    if q >= h:
-        _square(reals, q, x, -1.0)
+def tally(words: Int64, arena: Int64, values: Float64, code: Int64, h: int, c: int, row: int, p: int) -> bool:
+    """Column ``c`` of row ``row`` is counted as the newest: it keeps the totals before it. Whether its value fits."""
+    a, q, width = h + code[u(c + C_TOTALS)], p + code[u(c + C_PREFIX)], code[u(c + C_WORDS)]
+    at = p + code[u(c + C_VALUE)]
+    null = math.isnan(values[u(at)])
+    low = words[u(a)]
+    arena[u(q)] = low
+    if width == COUNTED:
+        words[u(a)] = low + (0 if null else 1)
+        return True
+    high = words[u(a + 1)]
+    arena[u(q + 1)] = high
+    if width == SQUARED:
+        for j in range(SUMMED, SQUARED):
+            arena[u(q + j)] = words[u(a + j)]
+    if null:
+        return True
+    size = h + code[u(c + C_UNIT)]
+    bits, unit = arena[u(at)], exponent_of(words[u(size)]) + NO_UNIT
+    mantissa, shift = mantissa_of(bits), exponent_of(bits) - unit
+    if shift < 0 or unit == NO_UNIT:
+        mantissa, shift = whole(bits, unit), 0
+    if mantissa < 0 or shift > WIDEST:
+        words[u(a + 1)] = high + ONE_MORE
+        words[u(size + MARK)] = row + 1
+        return False
+    x0, x1 = shifted(mantissa, shift, bits < 0)
+    low, carry = added(low, x0, 0)
+    words[u(a)] = low
+    words[u(a + 1)] = high + ONE_MORE + x1 + carry
+    if width == SQUARED:
+        x0, x1, x2 = square(mantissa, shift)
+        low, carry = added(words[u(a + 2)], x0, 0)
+        words[u(a + 2)] = low
+        low, carry = added(words[u(a + 3)], x1, carry)
+        words[u(a + 3)] = low
+        words[u(a + 4)] = words[u(a + 4)] + x2 + carry
+    return True
 
 
 @part
-def empty(words: Int64, reals: Float64, code: Int64, h: int, f: int) -> None:
-    """Nothing is left in fold ``f``."""
-    words[h + code[f + F_COUNT]] = 0
-    if code[f + F_SUM] >= 0:
-        reals[h + code[f + F_SUM]] = 0.0
-        reals[h + code[f + F_SUM] + 1] = 0.0
-    if code[f + F_SQUARES] >= 0:
-        for j in range(4):
-            reals[h + code[f + F_SQUARES] + j] = 0.0
+def rewind(words: Int64, arena: Int64, code: Int64, h: int, c: int, row: int) -> None:
+    """The totals of column ``c`` become those before row ``row``."""
+    q = place(words, code, h, row) + code[c + C_PREFIX]
+    for j in range(code[c + C_WORDS]):
+        words[h + code[c + C_TOTALS] + j] = arena[q + j]
+
+
+@part
+def tally_from(words: Int64, arena: Int64, values: Float64, code: Int64, h: int, c: int, row: int) -> None:
+    """Counts the rows from ``row`` on again; the totals are those before it."""
+    unit = code[c + C_UNIT]
+    if unit >= 0 and words[h + unit + MARK] > row:
+        words[h + unit + MARK] = row  # as if there were one before: where there is none, more is made from the rows
+    for i in range(row, words[h + END]):
+        tally(words, arena, values, code, h, c, i, place(words, code, h, i))
+
+
+@part
+def refit(words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, c: int) -> None:
+    """Another unit, as the newest value does not fit: one in which the largest of the windows has a place.
+
+    Where values are too far apart the small ones stay marked, and it is tried again after half as many rows more, so
+    that a row costs as much as a few. The rows of the windows decide, and what they are the log alone decides.
+    """
+    unit, end = h + code[c + C_UNIT], words[h + END]
+    if end < words[unit + RETRY]:
+        return
+    left = end - 1
+    for w in range(code[WINDOWS], code[FOLDS], WINDOW):
+        left = min(left, words[h + code[w + W_LEFT]])
+    words[unit + RETRY] = end + (end - left) // 2
+    highest, lowest = 0, 2047
+    for row in range(left, end):
+        bits = arena[place(words, code, h, row) + code[c + C_VALUE]]
+        exponent = exponent_of(bits)
+        if 0 < exponent < 2047:
+            highest, lowest = max(highest, exponent), min(lowest, exponent)
+    base = highest - WIDEST
+    chosen = max(LEAST_UNIT, (base + max(base, lowest)) // 2)
+    words[unit + SIZE] = (chosen - NO_UNIT) << 52
+    words[unit + MARK] = 0
+    tally_from(words, arena, values, code, h, c, words[h + OLDEST])
 
 
 @inlined_part
-def _square(reals: Float64, q: int, x: float, sign: float) -> None:
-    """The squared distance of ``x`` from the centre enters (1.0) or leaves (-1.0) the squares at ``q``."""
-    d, d_low = two_sum(x, -reals[q + CENTRE])
-    p, e = two_product(d, d)
-    high = reals[q + HIGH]
-    s, t = two_sum(high, sign * p)
-    t += reals[q + LOW] + sign * (e + 2.0 * d * d_low)
-    total = s + t
-    reals[q + HIGH] = total
-    reals[q + LOW] = t - (total - s)
-    reals[q + BOUND] += (high + p) * _LOST
-
-
-@inlined_part
-def leave(
-    words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, w: int, row: int, p: int
-) -> None:
-    """Row ``row`` at ``p``, which was the first of window ``w``, leaves it; the window begins after it already."""
-    for f in range(code[w + W_FOLDS], code[w + W_FOLDS_END], FOLD):
-        x = values[p + code[f + F_VALUE]]
-        if math.isnan(x):
-            continue
-        drop(words, reals, code, h, f, x)
-        if words[h + code[f + F_COUNT]] == 0:
-            continue
-        q = h + code[f + F_SQUARES]
-        if q >= h and not reals[q + BOUND] <= reals[q + HIGH] * _COARSE:
-            mend(words, reals, values, code, h, w, f)
+def climb(words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, w: int, left: int) -> None:
+    """The extremes of window ``w``, which begins at ``left`` now."""
+    for f in range(code[u(w + W_FOLDS)], code[u(w + W_FOLDS_END)], FOLD):
         for side in range(2):
-            m = h + code[f + F_MAX + side]
-            if m >= h and words[m + 1] == row:
-                row_above = above(words, arena, code, h, row, code[code[f + F_COLUMN] + C_MAX_LINK + 2 * side])
-                words[m + 1] = row_above
-                reals[m] = values[place(words, code, h, row_above) + code[f + F_VALUE]]
+            word = code[u(f + F_MAX + side)]
+            if word >= 0 and 0 < words[u(h + word + 1)] <= left:
+                link = code[u(code[u(f + F_COLUMN)] + C_MAX_LINK + 2 * side)]
+                row = words[u(h + word + 1)] - 1
+                while row < left:
+                    row_above = above(words, arena, code, h, row, link)
+                    if row_above == row:
+                        break
+                    row = row_above
+                words[u(h + word + 1)] = row + 1 if row >= left else 0
+                if row >= left:
+                    reals[u(h + word)] = values[u(place(words, code, h, row) + code[u(f + F_VALUE)])]
 
 
 @inlined_part
 def expire(words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, now: int) -> None:
     """Moves the windows of a slot to ``now``, unless they stand further."""
-    if now <= words[h + AS_OF]:
+    if now <= words[u(h + AS_OF)]:
         return
-    words[h + AS_OF] = now
-    start, mask, stride, end = words[h + START], words[h + MASK], code[STRIDE], words[h + END]
+    words[u(h + AS_OF)] = now
+    start, mask, stride, end = words[u(h + START)], words[u(h + MASK)], code[STRIDE], words[u(h + END)]
     for w in range(code[WINDOWS], code[FOLDS], WINDOW):
-        if code[w + W_KIND] == SLIDING:
-            edge = now - code[w + W_LENGTH]
-            left = words[h + code[w + W_LEFT]]
-            while left < end:
-                p = start + (left & mask) * stride
-                if arena[p] > edge:
-                    break
+        if code[u(w + W_KIND)] == SLIDING:
+            edge = now - code[u(w + W_LENGTH)]
+            before = words[u(h + code[u(w + W_LEFT)])]
+            left = before
+            while left < end and arena[u(start + (left & mask) * stride)] <= edge:
                 left += 1
-                words[h + code[w + W_LEFT]] = left
-                leave(words, reals, arena, values, code, h, w, left - 1, p)
+            if left > before:
+                words[u(h + code[u(w + W_LEFT)])] = left
+                climb(words, reals, arena, values, code, h, w, left)
 
 
 @part
 def move(words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, now: int) -> None:
     """:func:`expire`, called."""
     expire(words, reals, arena, values, code, h, now)
-
-
-@part
-def mend(words: Int64, reals: Float64, values: Float64, code: Int64, h: int, w: int, f: int) -> None:
-    """Makes the squares of a fold anew around its latest value."""
-    q = h + code[f + F_SQUARES]
-    right = latest(words, values, code, h, code[f + F_COLUMN])
-    reals[q + CENTRE] = values[place(words, code, h, right) + code[f + F_VALUE]]
-    for j in range(1, 4):
-        reals[q + j] = 0.0
-    for row in range(words[h + code[w + W_LEFT]], right):
-        x = values[place(words, code, h, row) + code[f + F_VALUE]]
-        if not math.isnan(x):
-            _square(reals, q, x, 1.0)
 
 
 @part
@@ -202,77 +237,97 @@ def earliest(words: Int64, values: Float64, code: Int64, h: int, w: int, f: int)
 
 
 @part
-def sum_again(
-    words: Int64, reals: Float64, values: Float64, code: Int64, h: int, w: int, f: int
-) -> tuple[float, float]:
-    """The sum of a fold whose two words do not hold it, from the rows: rounded, and the rounded rest."""
-    expansion, n = np.empty(EXPANSION), 0
-    for row in range(words[h + code[w + W_LEFT]], words[h + END]):
-        x = values[place(words, code, h, row) + code[f + F_VALUE]]
-        if not math.isnan(x):
-            n = grow(expansion, n, x)
-    high, low, whole = rounded(expansion, n)
-    reals[h + code[f + F_SUM]] = high
-    reals[h + code[f + F_SUM] + 1] = low if whole else math.nan
-    return high, low
+def counted(words: Int64, arena: Int64, code: Int64, h: int, c: int, left: int) -> int:
+    """Whether column ``c`` has values from row ``left`` on: how many, modulo MOST where there are sums."""
+    if left >= words[h + END]:
+        return 0
+    a, q = h + code[c + C_TOTALS], place(words, code, h, left) + code[c + C_PREFIX]
+    n, borrow = taken(words[a], arena[q], 0)
+    if code[c + C_WORDS] > COUNTED:
+        _, n = parted(words[a + 1] - arena[q + 1] - borrow)
+    return n
 
 
 @inlined_part
-def squared(
-    words: Int64, reals: Float64, values: Float64, code: Int64, h: int, w: int, f: int, high: float, low: float
-) -> float:
-    """The sum of squared distances from the mean, at least 0; ``high`` and ``low`` are the sum."""
-    n, q = float(words[h + code[f + F_COUNT]]), h + code[f + F_SQUARES]
-    squares = reals[q + HIGH]
-    p, e = two_product(n, reals[q + CENTRE])
-    d = (high - p) + (low - e)
-    rest = squares - d * d / n
-    if reals[q + BOUND] <= squares * _COARSE and rest > 0.0078125 * squares:  # 7 bits lost at most: 4e-14 is left
-        return rest  # type: ignore[no-any-return]
-    return _squared(words, reals, values, code, h, w, f, high, low)
-
-
-@part
-def _squared(
-    words: Int64, reals: Float64, values: Float64, code: Int64, h: int, w: int, f: int, high: float, low: float
-) -> float:
-    """The same in two words throughout, and around another centre where that does not do."""
-    n, q = float(words[h + code[f + F_COUNT]]), h + code[f + F_SQUARES]
-    rest = variance(n, reals[q + CENTRE], high, low, reals[q + HIGH], reals[q + LOW])
-    if reals[q + BOUND] + reals[q + HIGH] * _LOST > rest * 2.0**-44:
-        mend(words, reals, values, code, h, w, f)
-        rest = variance(n, reals[q + CENTRE], high, low, reals[q + HIGH], reals[q + LOW])
-    return max(0.0, rest)
-
-
-@part
-def cover(
-    words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, w: int, left: int, right: int
+def give_fold(
+    words: Int64,
+    reals: Float64,
+    arena: Int64,
+    values: Float64,
+    code: Int64,
+    h: int,
+    g: int,
+    out: Float64,
+    reads: int,
 ) -> None:
-    """Moves window ``w`` of record 0, a copy of the one at ``h``, to the rows [left, right), the shorter way."""
-    old_left, old_right = words[h + code[w + W_LEFT]], words[h + END]
-    anew = right - left <= abs(right - old_right) + abs(left - old_left)
-    if anew:
-        old_left, old_right = left, left
-    words[code[w + W_LEFT]] = left
-    for f in range(code[w + W_FOLDS], code[w + W_FOLDS_END], FOLD):
-        if anew:
-            empty(words, reals, code, 0, f)
-        for side in range(2):  # first what enters, on either end
-            low, high = (left, old_left) if side == 0 else (old_right, right)
-            for row in range(low, high):
-                x = values[place(words, code, h, row) + code[f + F_VALUE]]
-                if not math.isnan(x):
-                    add(words, reals, code, 0, f, x)
-        for side in range(2):
-            low, high = (old_left, left) if side == 0 else (right, old_right)
-            for row in range(low, high):
-                x = values[place(words, code, h, row) + code[f + F_VALUE]]
-                if not math.isnan(x):
-                    drop(words, reals, code, 0, f, x)
-        if code[f + F_FIRST] >= 0:
-            words[code[f + F_FIRST]] = 0
-        extremes(words, reals, arena, values, code, h, 0, f, left, right)
+    """Writes what is read of a fold into row ``reads`` of ``out``."""
+    c, f = code[u(g + G_COLUMN)], code[u(g + G_FOLD)]
+    left, end, a = words[u(h + code[u(code[u(g + G_WINDOW)] + W_LEFT)])], words[u(h + END)], h + code[u(c + C_TOTALS)]
+    unit, n, q, low, high, borrow = h + code[u(c + C_UNIT)], 0, 0, 0, 0, 0
+    if left < end:
+        q = place(words, code, h, left) + code[u(c + C_PREFIX)]
+        low, borrow = taken(words[u(a)], arena[u(q)], 0)
+        n = low
+        if unit >= h:
+            high, n = parted(words[u(a + 1)] - arena[u(q + 1)] - borrow)
+    total, mean, variance = math.nan, math.nan, math.nan
+    if unit >= h and (words[u(unit + MARK)] > left or end - left >= MOST):
+        n, total, mean, variance = from_rows(words, values, code, h, c, left)
+    elif unit >= h and n > 0:
+        size = reals[u(unit + SIZE)]
+        total = nearest(low, high) * size
+        mean = total / n
+        if n > 1 and (code[u(g + G_VAR)] >= 0 or code[u(g + G_STD)] >= 0):
+            q0, borrow = taken(words[u(a + 2)], arena[u(q + 2)], 0)
+            q1, borrow = taken(words[u(a + 3)], arena[u(q + 3)], borrow)
+            q2 = words[u(a + 4)] - arena[u(q + 4)] - borrow
+            squares = about(q0, q1, q2) * size * size
+            rest = squares - total * mean
+            if rest > 0.0078125 * squares:  # 7 bits lost at most: 6e-14 is left
+                variance = rest / (n - 1.0)
+            else:
+                variance = spread(n, low, high, q0, q1, q2) * size * size / n / (n - 1.0)
+    if code[u(g + G_COUNT)] >= 0:
+        out[u(reads), u(code[u(g + G_COUNT)])] = float(n)
+    if code[u(g + G_SUM)] >= 0:
+        out[u(reads), u(code[u(g + G_SUM)])] = total
+    if code[u(g + G_MEAN)] >= 0:
+        out[u(reads), u(code[u(g + G_MEAN)])] = mean
+    if code[u(g + G_VAR)] >= 0:
+        out[u(reads), u(code[u(g + G_VAR)])] = variance
+    if code[u(g + G_STD)] >= 0:
+        out[u(reads), u(code[u(g + G_STD)])] = math.sqrt(variance)
+    if code[u(g + G_MAX)] >= 0:
+        out[u(reads), u(code[u(g + G_MAX)])] = reals[u(h + code[u(f + F_MAX)])] if n > 0 else math.nan
+    if code[u(g + G_MIN)] >= 0:
+        out[u(reads), u(code[u(g + G_MIN)])] = reals[u(h + code[u(f + F_MIN)])] if n > 0 else math.nan
+
+
+@part
+def from_rows(words: Int64, values: Float64, code: Int64, h: int, c: int, left: int) -> tuple[int, float, float, float]:
+    """Count, sum, mean and variance (NaN where there is none) of column ``c`` from row ``left`` on, of any values."""
+    expansion, k, n = np.empty(EXPANSION), 0, 0
+    for row in range(left, words[h + END]):
+        x = values[place(words, code, h, row) + code[c + C_VALUE]]
+        if not math.isnan(x):
+            n += 1
+            k = grow(expansion, k, x)
+    if n == 0:
+        return n, math.nan, math.nan, math.nan
+    total, _, _ = rounded(expansion, k)
+    mean = total / n
+    if n < 2:
+        return n, total, mean, math.nan
+    high, low, rest, rest_low = 0.0, 0.0, 0.0, 0.0
+    for row in range(left, words[h + END]):
+        x = values[place(words, code, h, row) + code[c + C_VALUE]]
+        if not math.isnan(x):
+            d, d_low = two_sum(x, -mean)
+            p, e = two_product(d, d)
+            high, low = add_two(high, low, p, e + 2.0 * d * d_low)
+            rest, rest_low = add_two(rest, rest_low, d, d_low)
+    rest += rest_low  # what the rounded mean is off, times n
+    return n, total, mean, max(0.0, (high - rest * rest / n) + low) / (n - 1.0)
 
 
 @part
@@ -283,54 +338,51 @@ def extremes(
     values: Float64,
     code: Int64,
     h: int,
-    to: int,
     f: int,
     left: int,
     right: int,
 ) -> None:
-    """Looks for maximum and minimum of the rows [left, right) of the slot, for fold ``f`` of the record at ``to``."""
+    """Looks for maximum and minimum of the rows [left, right) for fold ``f`` of the record at ``h``."""
+    n = counted(words, arena, code, h, code[f + F_COLUMN], left)
     for side in range(2):
-        m = to + code[f + F_MAX + side]
-        if m >= to and words[to + code[f + F_COUNT]] > 0:
-            link = code[code[f + F_COLUMN] + C_MAX_LINK + 2 * side]
-            row = extreme(words, arena, code, h, left, right, link)
-            words[m + 1] = row
-            reals[m] = values[place(words, code, h, row) + code[f + F_VALUE]]
+        m = h + code[f + F_MAX + side]
+        if m >= h:
+            words[m + 1] = 0
+            if n > 0:
+                link = code[code[f + F_COLUMN] + C_MAX_LINK + 2 * side]
+                row = extreme(words, arena, code, h, left, right, link)
+                words[m + 1] = row + 1
+                reals[m] = values[place(words, code, h, row) + code[f + F_VALUE]]
 
 
 @inlined_part
 def enter(words: Int64, reals: Float64, code: Int64, h: int, f: int, row: int, x: float) -> None:
-    """A value enters a fold as its newest."""
-    add(words, reals, code, h, f, x)
-    alone = words[h + code[f + F_COUNT]] == 1
-    m = h + code[f + F_MAX]
-    if m >= h and (alone or x > reals[m]):
-        reals[m] = x
-        words[m + 1] = row
-    m = h + code[f + F_MIN]
-    if m >= h and (alone or x < reals[m]):
-        reals[m] = x
-        words[m + 1] = row
+    """A value is the newest of a fold: is it an extreme?"""
+    word = code[u(f + F_MAX)]
+    if word >= 0 and (words[u(h + word + 1)] == 0 or x > reals[u(h + word)]):
+        reals[u(h + word)] = x
+        words[u(h + word + 1)] = row + 1
+    word = code[u(f + F_MIN)]
+    if word >= 0 and (words[u(h + word + 1)] == 0 or x < reals[u(h + word)]):
+        reals[u(h + word)] = x
+        words[u(h + word + 1)] = row + 1
 
 
 @part
 def enter_behind(words: Int64, reals: Float64, code: Int64, h: int, f: int, row: int, x: float, inside: bool) -> None:
     """A row was inserted into the ring: into fold ``f`` where it is inside its window. ``x`` is NaN where null."""
-    alone = words[h + code[f + F_COUNT]] == 0
-    if inside and not math.isnan(x):
-        add(words, reals, code, h, f, x)
     if code[f + F_FIRST] >= 0:
         words[h + code[f + F_FIRST]] = 0
     for side in range(2):
         m = h + code[f + F_MAX + side]
         if m >= h:
-            newer = words[m + 1] >= row  # the extreme so far is after the row: its number rose
+            newer = words[m + 1] > row  # the extreme so far is after the row: its number rose
             if newer:
                 words[m + 1] += 1
-            beats = x > reals[m] if side == 0 else x < reals[m]
-            if inside and not math.isnan(x) and (alone or beats or (newer and x == reals[m])):
+            beats = words[m + 1] == 0 or (x > reals[m] if side == 0 else x < reals[m])
+            if inside and not math.isnan(x) and (beats or (newer and x == reals[m])):
                 reals[m] = x
-                words[m + 1] = row
+                words[m + 1] = row + 1
 
 
 @part

@@ -1,8 +1,12 @@
 """Where the rows of a key stand: a ring in (time, log order), shared by all windows of a group.
 
 A slot has a record of words and a ring of rows in one arena. Rows are numbered in that order and numbers only rise,
-so row ``i`` stands at ``START + (i & MASK) * stride``. A row is its time, its id where rows can be removed, its
-values, and for each minimum or maximum a link word.
+so row ``i`` stands at ``START + (i & MASK) * stride``. A row is its time, its id where rows can be removed, the
+totals of each column before it, its values, and for each minimum or maximum a link word.
+
+So count, sum and squares of any rows in a line are the totals after them less those before them, exactly, as totals
+are integers (``fixed.py``): a row that leaves a window costs nothing, and rows that come behind are counted again
+from their place on.
 
 The links are a monotone stack (the sliding window maximum in amortised constant time, folklore): below each row
 on it stands the latest row before that is not smaller. All windows end at the newest row, so they share the stack,
@@ -25,6 +29,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
 from thalweg.engine.kernels.jit import inlined_part, part
 
@@ -40,13 +46,15 @@ LEAVE, ENTER, REMOVE, LOOK = range(4)
 START, MASK, OLDEST, END, AS_OF, SETTLED, HEADER = range(7)
 
 # The head of the code: how far behind the watermark a row may be seen (KEEP_US -1 = no sliding window), words of a
-# record and of a row, the first of a row's values, the first word of the lifetimes; then where in the code each table
-# begins, one behind the other.
+# record and of a row, whether rows have ids, the first of a row's values, the first word of the lifetimes; then where
+# in the code each table begins, one behind the other. What is read before and after a row enters is each two tables: of
+# folds, and the rest.
 (
     KEEP_US,
     KEEP_ROWS,
     RECORD,
     STRIDE,
+    IDS,
     VALUES,
     LIVED,
     WINDOWS,
@@ -54,25 +62,51 @@ START, MASK, OLDEST, END, AS_OF, SETTLED, HEADER = range(7)
     COLUMNS,
     LIVES,
     BEFORE,
+    BEFORE_ROWS,
     AFTER,
+    AFTER_ROWS,
     CODE_END,
     CODE_HEAD,
-) = range(14)
+) = range(17)
 
 # A window: kind (SLIDING or ROWS), length, the word of its first row, its folds in the code.
 W_KIND, W_LENGTH, W_LEFT, W_FOLDS, W_FOLDS_END, WINDOW = range(6)
-# A fold: its column's place in a row and in the code, the words of count, sum, squares, maximum (+ 1: its row) and
-# minimum, and of the first value's row; -1 = nobody reads it.
-F_VALUE, F_COLUMN, F_COUNT, F_SUM, F_SQUARES, F_MAX, F_MIN, F_FIRST, FOLD = range(9)
+# A fold: its column's place in a row and in the code, the words of maximum and minimum (+ 1: its row + 1, 0 = none) and
+# of the first value's row; -1 = nobody reads it.
+F_VALUE, F_COLUMN, F_MAX, F_MIN, F_FIRST, FOLD = range(6)
 # A column: its place in a row, the word of its latest row, and for maxima and minima the word of the stack's top and
-# the link; -1 = nobody reads it.
-C_VALUE, C_LATEST, C_MAX, C_MAX_LINK, C_MIN, C_MIN_LINK, COLUMN = range(7)
+# the link, -1 = nobody reads it; the word of its totals, their place in a row and how many (COUNTED, with sums SUMMED,
+# with squares SQUARED), and where there are sums the word of its unit.
+(
+    C_VALUE,
+    C_LATEST,
+    C_MAX,
+    C_MAX_LINK,
+    C_MIN,
+    C_MIN_LINK,
+    C_TOTALS,
+    C_PREFIX,
+    C_WORDS,
+    C_UNIT,
+    COLUMN,
+) = range(11)
 # A lifetime: its column's place in a row (-1 = none), time to live, whether squares are read, half-life (microseconds,
 # 0 = none), the words of its base and its tip.
 L_VALUE, L_TTL, L_SQUARES, L_HALF_LIFE, L_BASE, L_TIP, LIFE_CODE = range(7)
-# What is read: the column of the result, op, the fold or lifetime in the code (-1 = none), the window in the code (-1 =
-# a lifetime), half-life of a decayed sum.
+# What is read of a fold: fold, window and column in the code, and the column of the result for each op, -1 = none.
+G_FOLD, G_WINDOW, G_COLUMN, G_COUNT, G_SUM, G_MEAN, G_VAR, G_STD, G_MAX, G_MIN, GIVEN = range(11)
+# What else is read: the column of the result, op, the fold or lifetime in the code (-1 = none), the window in the code
+# (-1 = a lifetime), half-life of a decayed sum.
 R_TO, R_OP, R_FOLD, R_WINDOW, R_HALF_LIFE, READ = range(6)
+
+# Totals: how many values; with sums the sum in two words, of which the upper has that number, too; squares in three.
+COUNTED, SUMMED, SQUARED = 1, 2, 5
+# Words of a unit: its value (0 = none yet), the row from which on it may be changed, and the latest row + 1 whose value
+# does not fit.
+SIZE, RETRY, MARK, UNIT = range(4)
+
+# A place as the compiler likes it: without a sign it need not ask whether to count from the end.
+u = np.uint64
 
 _PREVIOUS = 0xFFFFFFFF
 ARENA_HEAD = 48
@@ -97,7 +131,7 @@ class Rows(NamedTuple):
 @inlined_part
 def place(words: Int64, code: Int64, h: int, row: int) -> int:
     """Where a row stands in the arena."""
-    return words[h + START] + (row & words[h + MASK]) * code[STRIDE]  # type: ignore[no-any-return]
+    return words[u(h + START)] + (row & words[u(h + MASK)]) * code[STRIDE]  # type: ignore[no-any-return]
 
 
 @part
@@ -132,27 +166,27 @@ def push(words: Int64, arena: Int64, values: Float64, code: Int64, h: int, row: 
     The link holds how far below on the stack the row before stands, and how far above the one after; 0 = none.
     A null has the former only. What is equal stays: the earliest of equal values counts.
     """
-    start, mask, stride = words[h + START], words[h + MASK], code[STRIDE]
-    column, p = code[c + C_VALUE], start + (row & mask) * stride
-    x = values[p + column]
+    start, mask, stride = words[u(h + START)], words[u(h + MASK)], code[STRIDE]
+    column, p = code[u(c + C_VALUE)], start + (row & mask) * stride
+    x = values[u(p + column)]
     for side in (C_MAX, C_MIN):
-        if code[c + side] < 0:
+        if code[u(c + side)] < 0:
             continue
-        word, link = h + code[c + side], code[c + side + 1]
-        top, back = words[word] - 1, 0
-        while top >= words[h + OLDEST]:
+        word, link = h + code[u(c + side)], code[u(c + side + 1)]
+        top, back = words[u(word)] - 1, 0
+        while top >= words[u(h + OLDEST)]:
             q = start + (top & mask) * stride
-            y = values[q + column]
+            y = values[u(q + column)]
             if math.isnan(x) or (y >= x if side == C_MAX else y <= x):
                 back = row - top
                 if not math.isnan(x):
-                    arena[q + link] = (arena[q + link] & _PREVIOUS) | (back << 32)
+                    arena[u(q + link)] = (arena[u(q + link)] & _PREVIOUS) | (back << 32)
                 break
-            below = arena[q + link] & _PREVIOUS
+            below = arena[u(q + link)] & _PREVIOUS
             top = top - below if below > 0 else -1
-        arena[p + link] = back
+        arena[u(p + link)] = back
         if not math.isnan(x):
-            words[word] = row + 1
+            words[u(word)] = row + 1
 
 
 @part

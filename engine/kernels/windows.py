@@ -1,14 +1,14 @@
 """Windows over event time: one pass over the rows of a batch, each key's rows in log order.
 
 What a row reads is a fold over what is visible to it, in (time, log order): rules 4 and 9 of the contract. The
-accumulators of a slot stand as of its newest row (``AS_OF``), so a row that comes in order moves each window's
-edge and reads. A row that comes behind, and a read behind or ahead, works on a copy of the record (record 0), which
-it moves to its own time, the shorter way; so what it costs is what changed, or the rows of the window.
+windows of a slot stand as of its newest row (``AS_OF``), so a row that comes in order moves each window's
+edge and reads. A read behind or ahead works on a copy of the record (record 0) with the edges and totals of its own
+time; a row that comes behind is counted in with the rows ahead of it.
 
 Keys are independent of each other: given each row's watermark, any order of the rows that keeps the order within
 each key gives the same bits. The arguments are those of :mod:`thalweg.engine.kernels.rings`.
 
-Cost per row in order: per window one addition and on average one subtraction (30 to 70 floating-point operations).
+Cost per row in order: one addition a column, and for each window the rows that its edge passes and a subtraction.
 """
 
 from __future__ import annotations
@@ -16,37 +16,31 @@ from __future__ import annotations
 import math
 
 from thalweg.engine.kernels.accumulate import (
-    OP_COUNT,
     OP_DECAYED_SUM,
     OP_FIRST,
     OP_LAST,
-    OP_MAX,
-    OP_MEAN,
-    OP_MIN,
     OP_ROWS,
     OP_SINCE_LAST,
-    OP_STD,
-    OP_SUM,
-    OP_VAR,
     SPILL,
 )
 from thalweg.engine.kernels.arrays import Float64, Int64
-from thalweg.engine.kernels.borrow import borrowed
+from thalweg.engine.kernels.borrow import borrowed, prefetch
 from thalweg.engine.kernels.folds import (
-    add,
-    cover,
-    drop,
+    climb,
+    counted,
     earliest,
     enter,
     enter_behind,
     expire,
     extremes,
     faded,
+    give_fold,
     latest,
-    leave,
     move,
-    squared,
-    sum_again,
+    refit,
+    rewind,
+    tally,
+    tally_from,
 )
 from thalweg.engine.kernels.jit import inlined_part, kernel, part
 from thalweg.engine.kernels.lifetimes import SPILL_SIZE, SPILL_WORDS, make_tips, move_tips, read_tip, settle
@@ -58,20 +52,18 @@ from thalweg.engine.kernels.rings import (
     C_MAX,
     C_MIN,
     C_VALUE,
-    CODE_END,
+    C_WORDS,
     COLUMN,
     COLUMNS,
     END,
     ENTER,
     F_COLUMN,
-    F_COUNT,
     F_FIRST,
-    F_MAX,
-    F_MIN,
-    F_SUM,
     F_VALUE,
     FOLD,
     FOLDS,
+    GIVEN,
+    IDS,
     KEEP_ROWS,
     KEEP_US,
     L_BASE,
@@ -113,13 +105,14 @@ from thalweg.engine.kernels.rings import (
     push,
     size_of,
     take,
+    u,
     unwind,
     upper,
 )
 
 __all__ = ["ENTER", "LEAVE", "LIFETIME", "LOOK", "REMOVE", "ROWS", "SLIDING", "advance", "by_slot", "compact"]
 
-_AHEAD = 32  # rows whose records are loaded together
+_AHEAD = 8  # rows before it is taken, what stands in the arena of a row's key is asked for, and its record twice that
 _FLOOR = -(2**62)  # a time before all times, from which a window can be subtracted
 
 
@@ -155,18 +148,24 @@ def advance(
     words, reals, arena, values = borrowed(words), borrowed(reals), borrowed(arena), borrowed(values)
     order, code, out = borrowed(order), borrowed(code), borrowed(out)
     n, lives = len(slots), code[BEFORE] > code[LIVES]
-    loaded, seen = first, 0
     for k in range(first, n):
-        if k == loaded:
-            loaded = min(n, k + _AHEAD)
+        if k + 2 * _AHEAD < n:
             if len(order) == 0:
-                seen ^= _load(k, loaded, slots, words, arena, code)
-            for j in order[k:loaded]:  # rows of one key stand far apart in the input
-                seen ^= times[j] ^ watermarks[j] ^ slots[j] ^ ids[j] ^ out_rows[j] ^ acts[j] ^ reset[j]
-                if out_rows[j] >= 0 and out.shape[1] > 0:
-                    out[out_rows[j], 0] = 0.0
-                    out[out_rows[j], out.shape[1] - 1] = inputs[j, 0] if inputs.shape[1] > 0 else 0.0
-            words[code[RECORD] - 1] = seen  # scratch: so that nothing of it is left out
+                _ask_record(slots[u(k + 2 * _AHEAD)], words, code)
+            else:
+                j = order[u(k + 2 * _AHEAD)]
+                prefetch(slots, j)
+                prefetch(times, j)
+                prefetch(watermarks, j)
+                prefetch(acts, j)
+                prefetch(reset, j)
+                prefetch(out_rows, j)
+                prefetch(inputs, j * inputs.shape[1])
+                j = order[u(k + _AHEAD)]
+                _ask_record(slots[u(j)], words, code)
+                for at in range(max(out_rows[u(j)], 0) * out.shape[1], (out_rows[u(j)] + 1) * out.shape[1], 8):
+                    prefetch(out, at)
+            _ask_rows(slots[u(k + _AHEAD if len(order) == 0 else order[u(k + 4)])], words, arena, code)
         i = k if len(order) == 0 else order[k]
         now, watermark, reads = times[i], max(watermarks[i], _FLOOR), out_rows[i]
         h = (slots[i] + 1) * code[RECORD]
@@ -183,10 +182,10 @@ def advance(
             if not inserts:
                 expire(words, reals, arena, values, code, h, now)
                 if reads >= 0 and code[AFTER] > code[BEFORE]:
-                    _read(words, reals, arena, values, code, h, now, code[BEFORE], code[AFTER], out, reads)
+                    _read(words, reals, arena, values, code, h, now, BEFORE, out, reads)
                 _append(words, reals, arena, values, code, h, now, ids[i], inputs, i)
                 if reads >= 0:
-                    _read_all(words, reals, arena, values, code, h, now, code[AFTER], code[CODE_END], out, reads)
+                    _read_all(words, reals, arena, values, code, h, now, AFTER, out, reads)
                 continue
         if h > 0:
             move(words, reals, arena, values, code, h, watermark)
@@ -194,12 +193,12 @@ def advance(
             _remove(words, reals, arena, values, code, h, now, ids[i])
         if reads >= 0 and code[AFTER] > code[BEFORE]:
             view = _view(words, reals, arena, values, code, h, now)
-            _read(words, reals, arena, values, code, view, now, code[BEFORE], code[AFTER], out, reads)
+            _read(words, reals, arena, values, code, view, now, BEFORE, out, reads)
         if inserts:
             _insert(words, reals, arena, values, code, h, now, ids[i], inputs, i)
         if reads >= 0:
             view = _view(words, reals, arena, values, code, h, now)
-            _read(words, reals, arena, values, code, view, now, code[AFTER], code[CODE_END], out, reads)
+            _read(words, reals, arena, values, code, view, now, AFTER, out, reads)
     return n
 
 
@@ -219,20 +218,23 @@ def by_slot(slots: Int64, ends: Int64, order: Int64) -> None:
         ends[slots[i] + 1] += 1
 
 
-@part
-def _load(low: int, high: int, slots: Int64, words: Int64, arena: Int64, code: Int64) -> int:
-    """Touches what the rows will need, so that the waits for memory overlap."""
-    seen = 0
-    for k in range(low, high):
-        h = (slots[k] + 1) * code[RECORD]
-        if h == 0:
-            continue
-        for j in range(h, h + code[RECORD], 8):
-            seen ^= words[j]
-        seen ^= arena[place(words, code, h, words[h + END])]
-        for w in range(code[WINDOWS], code[FOLDS], WINDOW):
-            seen ^= arena[place(words, code, h, words[h + code[w + W_LEFT]])]
-    return seen
+@inlined_part
+def _ask_record(slot: int, words: Int64, code: Int64) -> None:
+    """Asks for the record of a slot."""
+    h = (slot + 1) * code[RECORD]
+    for j in range(h, h + code[RECORD], 8):
+        prefetch(words, j)
+
+
+@inlined_part
+def _ask_rows(slot: int, words: Int64, arena: Int64, code: Int64) -> None:
+    """Asks for the rows of a slot that the next row will need: its own place, and where each window begins."""
+    h = (slot + 1) * code[RECORD]
+    prefetch(arena, place(words, code, h, words[u(h + END)]))
+    for w in range(code[WINDOWS], code[FOLDS], WINDOW):
+        p = place(words, code, h, words[u(h + code[u(w + W_LEFT)])])
+        prefetch(arena, p)
+        prefetch(arena, p + code[STRIDE])
 
 
 @part
@@ -310,11 +312,11 @@ def _write(
 ) -> None:
     """Row ``i`` of the input becomes row ``row`` of the ring; its links are not made."""
     p = place(words, code, h, row)
-    arena[p] = time
-    if code[VALUES] > 1:
-        arena[p + 1] = row_id
+    arena[u(p)] = time
+    if code[IDS] > 0:
+        arena[u(p + 1)] = row_id
     for c in range(inputs.shape[1]):
-        values[p + code[VALUES] + c] = inputs[i, c]
+        values[u(p + code[VALUES] + c)] = inputs[u(i), u(c)]
 
 
 @inlined_part
@@ -331,20 +333,23 @@ def _append(
     i: int,
 ) -> None:
     """A row enters that is the newest of its key; the windows stand as of its time."""
-    row = words[h + END]
+    row = words[u(h + END)]
     _write(words, arena, values, code, h, row, time, row_id, inputs, i)
-    words[h + END] = row + 1
+    words[u(h + END)] = row + 1
+    p = place(words, code, h, row)
     for c in range(code[COLUMNS], code[LIVES], COLUMN):
-        if not math.isnan(inputs[i, code[c + C_VALUE] - code[VALUES]]):
-            words[h + code[c + C_LATEST]] = row
-        if code[c + C_MAX] >= 0 or code[c + C_MIN] >= 0:
+        if code[u(c + C_LATEST)] >= 0 and not math.isnan(values[u(p + code[u(c + C_VALUE)])]):
+            words[u(h + code[u(c + C_LATEST)])] = row
+        if code[u(c + C_WORDS)] > 0 and not tally(words, arena, values, code, h, c, row, p):
+            refit(words, reals, arena, values, code, h, c)
+        if code[u(c + C_MAX)] >= 0 or code[u(c + C_MIN)] >= 0:
             push(words, arena, values, code, h, row, c)
     for w in range(code[WINDOWS], code[FOLDS], WINDOW):
-        for f in range(code[w + W_FOLDS], code[w + W_FOLDS_END], FOLD):
-            x = inputs[i, code[f + F_VALUE] - code[VALUES]]
+        for f in range(code[u(w + W_FOLDS)], code[u(w + W_FOLDS_END)], FOLD):
+            x = values[u(p + code[u(f + F_VALUE)])]
             if not math.isnan(x):
                 enter(words, reals, code, h, f, row, x)
-        if code[w + W_KIND] == ROWS:
+        if code[u(w + W_KIND)] == ROWS:
             _overflow(words, reals, arena, values, code, h, w)
     if code[BEFORE] > code[LIVES]:
         move_tips(words, reals, arena, values, code, h, row)
@@ -356,7 +361,7 @@ def _overflow(words: Int64, reals: Float64, arena: Int64, values: Float64, code:
     left = words[h + code[w + W_LEFT]]
     if words[h + END] - left > code[w + W_LENGTH]:
         words[h + code[w + W_LEFT]] = left + 1
-        leave(words, reals, arena, values, code, h, w, left, place(words, code, h, left))
+        climb(words, reals, arena, values, code, h, w, left + 1)
 
 
 @part
@@ -375,12 +380,21 @@ def _insert(
     """A row enters behind newer rows of its key, after all rows of its time. Cost: the rows ahead of it."""
     end = words[h + END]
     at = upper(words, arena, code, h, words[h + OLDEST], end, time)
+    if at < end:
+        _rewind(words, arena, code, h, at)
     for row in range(end, at, -1):
         copy(words, arena, code, h, row - 1, row)
     _write(words, arena, values, code, h, at, time, row_id, inputs, i)
     words[h + END] = end + 1
     for c in range(code[COLUMNS], code[LIVES], COLUMN):
-        words[h + code[c + C_LATEST]] = end
+        fits = True
+        if code[c + C_WORDS] > 0:
+            fits = tally(words, arena, values, code, h, c, at, place(words, code, h, at))
+            tally_from(words, arena, values, code, h, c, at + 1)
+        if not fits:
+            refit(words, reals, arena, values, code, h, c)
+        if code[c + C_LATEST] >= 0:
+            words[h + code[c + C_LATEST]] = end
         unwind(words, arena, values, code, h, at, c)
         for row in range(at, end + 1):
             push(words, arena, values, code, h, row, c)
@@ -398,6 +412,13 @@ def _insert(
 
 
 @part
+def _rewind(words: Int64, arena: Int64, code: Int64, h: int, row: int) -> None:
+    """The totals of all columns become those before row ``row``."""
+    for c in range(code[COLUMNS], code[LIVES], COLUMN):
+        rewind(words, arena, code, h, c, row)
+
+
+@part
 def _remove(
     words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, time: int, row_id: int
 ) -> None:
@@ -411,20 +432,18 @@ def _remove(
         at += 1
     if at == end or arena[place(words, code, h, at)] != time:
         return
-    p = place(words, code, h, at)
     for w in range(code[WINDOWS], code[FOLDS], WINDOW):
         if at < words[h + code[w + W_LEFT]]:
             words[h + code[w + W_LEFT]] -= 1
-            continue
-        for f in range(code[w + W_FOLDS], code[w + W_FOLDS_END], FOLD):
-            if not math.isnan(values[p + code[f + F_VALUE]]):
-                drop(words, reals, code, h, f, values[p + code[f + F_VALUE]])
+    _rewind(words, arena, code, h, at)
     for row in range(at, end - 1):
         copy(words, arena, code, h, row + 1, row)
     words[h + END] = end - 1
     if at < words[h + SETTLED]:
         words[h + SETTLED] -= 1
     for c in range(code[COLUMNS], code[LIVES], COLUMN):
+        if code[c + C_WORDS] > 0:
+            tally_from(words, arena, values, code, h, c, at)
         for side in (C_MAX, C_MIN):
             if code[c + side] >= 0:
                 words[h + code[c + side]] = 0
@@ -445,13 +464,9 @@ def _close_up(words: Int64, reals: Float64, arena: Int64, values: Float64, code:
         left -= 1
         words[h + code[w + W_LEFT]] = left
     for f in range(code[w + W_FOLDS], code[w + W_FOLDS_END], FOLD):
-        if fills:
-            x = values[place(words, code, h, left) + code[f + F_VALUE]]
-            if not math.isnan(x):
-                add(words, reals, code, h, f, x)
         if code[f + F_FIRST] >= 0:
             words[h + code[f + F_FIRST]] = 0
-        extremes(words, reals, arena, values, code, h, h, f, left, words[h + END])
+        extremes(words, reals, arena, values, code, h, f, left, words[h + END])
 
 
 @part
@@ -466,12 +481,17 @@ def _view(words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int
         return h
     for j in range(code[RECORD]):
         words[j] = words[h + j]
-    for w in range(code[WINDOWS], code[FOLDS], WINDOW):
-        left = _left(words, arena, code, h, w, right, now)
-        cover(words, reals, arena, values, code, h, w, left, right)
     words[END] = right
     if right < end:
+        _rewind(words, arena, code, 0, right)
         make_tips(words, reals, arena, values, code, 0)
+    for w in range(code[WINDOWS], code[FOLDS], WINDOW):
+        left = _left(words, arena, code, h, w, right, now)
+        words[code[w + W_LEFT]] = left
+        for f in range(code[w + W_FOLDS], code[w + W_FOLDS_END], FOLD):
+            if code[f + F_FIRST] >= 0:
+                words[code[f + F_FIRST]] = 0
+            extremes(words, reals, arena, values, code, 0, f, left, right)
     return 0
 
 
@@ -492,13 +512,12 @@ def _read(
     code: Int64,
     h: int,
     now: int,
-    low: int,
-    high: int,
+    table: int,
     out: Float64,
     reads: int,
 ) -> None:
     """:func:`_read_all`, called."""
-    _read_all(words, reals, arena, values, code, h, now, low, high, out, reads)
+    _read_all(words, reals, arena, values, code, h, now, table, out, reads)
 
 
 @inlined_part
@@ -510,67 +529,41 @@ def _read_all(
     code: Int64,
     h: int,
     now: int,
-    low: int,
-    high: int,
+    table: int,
     out: Float64,
     reads: int,
 ) -> None:
-    """What the code lists in [low, high), from the record at ``h``, into row ``reads`` of ``out``."""
-    held = -1
-    n, total, rest = 0, 0.0, 0.0
-    for r in range(low, high, READ):
-        op, f, w = code[r + R_OP], code[r + R_FOLD], code[r + R_WINDOW]
-        if w < 0:
-            out[reads, code[r + R_TO]] = read_tip(words, reals, arena, values, code, h, now, op, f)
-            continue
-        if f != held and f >= 0:
-            held = f
-            n = words[h + code[f + F_COUNT]]
-            if n > 0 and code[f + F_SUM] >= 0:
-                total, rest = reals[h + code[f + F_SUM]], reals[h + code[f + F_SUM] + 1]
-                if math.isnan(rest):
-                    total, rest = sum_again(words, reals, values, code, h, w, f)
-        value = math.nan
-        if op == OP_COUNT:
-            value = float(n)
-        elif op == OP_ROWS:
-            value = float(words[h + END] - words[h + code[w + W_LEFT]])
-        elif op == OP_SINCE_LAST:
-            if words[h + END] > words[h + code[w + W_LEFT]]:
-                value = (now - arena[place(words, code, h, words[h + END] - 1)]) / 1e6
-        elif n == 0:
-            value = math.nan
-        elif op == OP_SUM:
-            value = total
-        elif op == OP_MEAN:
-            value = total / n
-        elif op == OP_MAX:
-            value = reals[h + code[f + F_MAX]]
-        elif op in (OP_STD, OP_VAR):
-            if n > 1:
-                value = squared(words, reals, values, code, h, w, f, total, rest) / (n - 1.0)
-                if op == OP_STD:
-                    value = math.sqrt(value)
-        elif op == OP_MIN:
-            value = reals[h + code[f + F_MIN]]
-        else:
-            value = _read_rows(words, arena, values, code, h, now, r)
-        out[reads, code[r + R_TO]] = value
+    """What is read BEFORE or AFTER, the ``table``, from the record at ``h``, into row ``reads`` of ``out``."""
+    for g in range(code[u(table)], code[u(table + 1)], GIVEN):
+        give_fold(words, reals, arena, values, code, h, g, out, reads)
+    for r in range(code[u(table + 1)], code[u(table + 2)], READ):
+        out[reads, code[r + R_TO]] = _read_other(words, reals, arena, values, code, h, now, r)
 
 
 @part
-def _read_rows(words: Int64, arena: Int64, values: Float64, code: Int64, h: int, now: int, r: int) -> float:
-    """An op that is read from the rows."""
+def _read_other(
+    words: Int64, reals: Float64, arena: Int64, values: Float64, code: Int64, h: int, now: int, r: int
+) -> float:
+    """The value of an op that is read alone."""
     op, f, w = code[r + R_OP], code[r + R_FOLD], code[r + R_WINDOW]
-    c = code[f + F_VALUE]
+    if w < 0:
+        return read_tip(words, reals, arena, values, code, h, now, op, f)
+    left, end = words[h + code[w + W_LEFT]], words[h + END]
+    if op == OP_ROWS:
+        return float(end - left)
+    if op == OP_SINCE_LAST:
+        return (now - arena[place(words, code, h, end - 1)]) / 1e6 if end > left else math.nan
+    c = code[f + F_COLUMN]
+    if counted(words, arena, code, h, c, left) == 0:
+        return math.nan
     if op == OP_DECAYED_SUM:
-        return faded(words, arena, values, code, h, w, c, now, code[r + R_HALF_LIFE])
+        return faded(words, arena, values, code, h, w, code[f + F_VALUE], now, code[r + R_HALF_LIFE])
     if op == OP_FIRST:
         row = earliest(words, values, code, h, w, f)
     else:
         assert op == OP_LAST
-        row = latest(words, values, code, h, code[f + F_COLUMN])
-    return values[place(words, code, h, row) + c]  # type: ignore[no-any-return]
+        row = latest(words, values, code, h, c)
+    return values[place(words, code, h, row) + code[f + F_VALUE]]  # type: ignore[no-any-return]
 
 
 @kernel
