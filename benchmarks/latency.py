@@ -26,13 +26,14 @@ from benchmarks.kafka import Topics, clients, topics
 from thalweg.connectors.codecs import Form, reading_of
 from thalweg.connectors.journal import Record, decode
 from thalweg.connectors.kafka_read import read_topic
+from thalweg.dataflows.settings import RunSettings
 from thalweg.engine.batch import Log, Raw
 from thalweg.engine.shard import Shard
 
 SETTLED = 0.2  # the share of a run that does not count
 LOAD = 0.5
-SECONDS, SECONDS_FULL = 4.0, 30.0
-EPOCH_S, EPOCH_FULL_S = 2.0, 5.0
+SECONDS, SECONDS_FULL = 4.0, 45.0
+EPOCH_S, EPOCH_FULL_S = 2.0, RunSettings().epoch_seconds  # a full run: our default
 DRAIN_S = 30.0
 
 
