@@ -12,6 +12,7 @@ run also compares them at their defaults, 10 s and 30 s.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -101,6 +102,11 @@ class Run:
         """Starts it up to its gate."""
         self.process.prepare()
         return self
+
+    def ready(self) -> None:
+        """Waits until it has started up, where it has been prepared: nothing starts up while another one is timed."""
+        if isinstance(self.process, Process) and self.process.pid is not None and self.process.gated:
+            self.process.ready()
 
     def __call__(self) -> None:
         kafka, process = self.arena.kafka, self.process
@@ -234,6 +240,8 @@ def _run(arena: Arena, quick: bool) -> dict[str, Any]:
     difference = agreement()
     for contestants in rounds:
         for contestant in contestants:
+            contestant.ready()
+        for contestant in contestants:
             contestant()
     ends = latency.measure(arena.kafka, arena.state, latency.LOAD * float(np.median(arena.rates("ours"))), *how)
     return told(arena, rows, difference) | latency.told(ends)
@@ -252,7 +260,7 @@ def _quick(arena: Arena, rows: Payments) -> Rounds:
     later = arena.labels_later(arena.fill(rows.first(LATER), later=True), RUN_S).prepare()
     plain = arena.plain_loop(work, RUN_S, enough=ENOUGH)
     first, *more = ([arena.passthrough(work), ours] for ours in main)
-    return iter([[*first, in_arrow, plain], *more, [saving, slow, later]])
+    return iter([[*first, in_arrow, plain, *itertools.chain.from_iterable(more), saving, slow, later]])
 
 
 def _full(arena: Arena, rows: Payments) -> Rounds:

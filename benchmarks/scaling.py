@@ -79,6 +79,8 @@ def on_kafka(kafka: Topics, state: Path, quick: bool) -> dict[str, Any]:
     streams = {n: fill(kafka, rows, n) for n in dict.fromkeys(n for _, n, _ in wanted)}
     for _ in range(RUNS if quick else RUNS_FULL):
         started = [Started(kafka, state, streams[which[1]], *which) for which in wanted]
+        for one in started:
+            one.ready()
         for which, one in zip(wanted, started, strict=True):
             measured = one.rate(kafka, len(rows), limit_s)
             rates[which].append(measured)
@@ -116,6 +118,11 @@ class Started:
         self._target = kafka.create(f"{self._name}.predictions", partitions)
         processes = _live(kafka, state / self._name, self._name, topic, flow, workers)
         self._processes = [process.prepare() for process in processes]
+
+    def ready(self) -> None:
+        """Waits until they have started up: nothing starts up while another one is timed."""
+        for process in self._processes:
+            process.ready()
 
     def rate(self, kafka: Topics, count: int, limit_s: float) -> dict[str, float]:
         """Lets it run for a while, at most until there are ``count`` predictions."""
