@@ -89,12 +89,12 @@ def words_of(number: int, n: int) -> list[np.int64]:
 TIES = st.builds(
     lambda mantissa, shift, rest: (mantissa << shift) + (1 << max(shift - 1, 0)) + rest,
     st.integers(2**52, 2**53 - 1),
-    st.integers(0, 50),
+    st.integers(0, 49),
     st.integers(-1, 1),
 )
 
 
-@given(st.one_of(TIES, TIES.map(operator.neg), st.integers(-(2**103), 2**103)), st.integers(0, 2**24 - 1))
+@given(st.one_of(TIES, TIES.map(operator.neg), st.integers(1 - 2**103, 2**103 - 1)), st.integers(0, 2**24 - 1))
 def test_sums_are_rounded_once_and_keep_their_count(total: int, n: int) -> None:
     nearest, parted = (interpreted_kernel(of=fixed, name=name) for name in ("nearest", "parted"))
     low, high = words_of(total + (n << 104), 2)
