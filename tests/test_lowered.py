@@ -162,6 +162,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 # are left to River. What is left out on such a River is told by the test at the end.
 OLD = [name for name, make in OPTIMIZERS.items() if why_not(linear_model.LinearRegression(make())) is not None]
 OPTIMIZERS = {name: make for name, make in OPTIMIZERS.items() if name not in OLD}
+BAYES = why_not(naive_bayes.GaussianNB()) is None  # River 0.23 forgets classes that it has seen without features
 LOSSES: dict[str, Any] = {
     "Log": lambda: losses.Log(weight_pos=2.0, weight_neg=0.5),
     "Hinge": lambda: losses.Hinge(0.3),
@@ -204,7 +205,7 @@ def heads(data: Stream) -> dict[str, Any]:
     }
     found |= {f"passive, {mode}": passive(data, C=0.1, mode=mode) for mode in (0, 1, 2)}
     found |= {"passive, no intercept": passive(data, learn_intercept=False)}
-    return found | ({"Gaussian": naive_bayes.GaussianNB()} if data.binary else {})
+    return found | ({"Gaussian": naive_bayes.GaussianNB()} if data.binary and BAYES else {})
 
 
 HEADS = sorted({name for data in ("Phishing", "TrumpApproval") for name in heads(stream(data))})
@@ -232,7 +233,7 @@ def test_models_equal_river(head: str) -> None:
 
 def test_models_alone_and_after_other_scalers_equal_river() -> None:
     data = stream("Phishing").with_absences(0.1)
-    for head in ("linear, SGD", "linear, AdaGrad", "passive, 1", "Gaussian"):
+    for head in {"linear, SGD", "linear, AdaGrad", "passive, 1", "Gaussian"} & heads(data).keys():
         check(heads(data)[head], data)
         check(preprocessing.MinMaxScaler() | heads(data)[head], data)
         check(preprocessing.MaxAbsScaler() | preprocessing.StandardScaler() | heads(data)[head], data)
@@ -248,7 +249,7 @@ def test_labels_that_come_later_equal_river() -> None:
 def test_choices_of_features_equal_river() -> None:
     data = stream("Phishing")
     chosen, rest = data.names[2:7], data.names[:4]
-    for head in ("linear, SGD", "passive, 1", "Gaussian"):
+    for head in {"linear, SGD", "passive, 1", "Gaussian"} & heads(data).keys():
         model = compose.Select(*chosen) | preprocessing.StandardScaler() | heads(data)[head]
         check(model, data)
         check(model, data.with_absences(0.02))  # River raises where a chosen feature is absent
@@ -393,6 +394,7 @@ def test_passive_models_explode_as_in_river() -> None:
             check(linear_model.PAClassifier(mode=mode, C=10.0), explosion(scale, binary=True))
 
 
+@pytest.mark.skipif(not BAYES, reason="naive Bayes is left to this River")
 def test_nothing_learned_is_nan_and_what_fails_in_bayes_is_infinite() -> None:
     """River's empty answer, apart from a number that is none."""
     kernel = lowered(compose.Select("a") | naive_bayes.GaussianNB(), ["a"])
@@ -453,7 +455,7 @@ def any_models(draw: st.DrawFn, data: Stream) -> Any:
     kind = draw(st.sampled_from(["linear", "linear", "linear", "passive", "bayes"]))
     if kind == "passive":
         head = passive(data, C=draw(st.floats(0.01, 10.0)), mode=draw(st.integers(0, 2)))
-    elif kind == "bayes" and data.binary:
+    elif kind == "bayes" and data.binary and BAYES:
         head = naive_bayes.GaussianNB()
     else:
         optimizer = draw(optimizers)

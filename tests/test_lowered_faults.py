@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from river import compose, linear_model, naive_bayes, optim, preprocessing
 from river.optim import losses, schedulers
 
-from tests.test_lowered import Stream, assert_same, by_kernel, by_river, in_order, lowered, stream
+from tests.test_lowered import OLD, Stream, assert_same, by_kernel, by_river, in_order, lowered, stream
 from thalweg.engine.kernels import (
     learners,
     learners_bayes,
@@ -22,9 +23,12 @@ from thalweg.engine.kernels import (
     learners_passive,
     learners_powers,
 )
+from thalweg.engine.learning.lowered import why_not
 
 MODULES = (learners_powers, learners, learners_optimizers, learners_linear, learners_passive, learners_bayes)
 ROWS = 120
+# What River 0.23 does not do, so that the fault is none, or cannot do: a clone of its AdaBound raises.
+NOT_IN_OLD = ("absent in the product", "sample weight", "AdaBound below", "AdaBound above")
 
 
 def interpreted(module: ModuleType | None = None, old: str = "", new: str = "") -> dict[str, Any]:
@@ -362,15 +366,22 @@ def _last(model: Any) -> Any:
     return list(model.steps.values())[-1] if isinstance(model, compose.Pipeline) else model
 
 
+def does_otherwise(fault: str) -> bool:
+    """Whether the fault's model is left to this River."""
+    return why_not(FAULTS[fault][3]) is not None or bool(OLD and fault in NOT_IN_OLD)
+
+
 def test_interpreted_learners_agree_with_river() -> None:
     """No fault, no red."""
     plain = interpreted()
     for name in FAULTS:
         model = FAULTS[name][3]
-        assert agrees(model, data_for(model), plain), name
+        assert does_otherwise(name) or agrees(model, data_for(model), plain), name
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_learner_is_found(fault: str) -> None:
     module, old, new, model = FAULTS[fault]
+    if does_otherwise(fault):
+        pytest.skip(f"{fault}: River {metadata.version('river')} does otherwise")
     assert not agrees(model, data_for(model), interpreted(module, old, new))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from river import proba, stats
+from river import naive_bayes, proba, stats
 
 from thalweg.engine.kernels import learners_bayes as kernels
 from thalweg.engine.kernels.arrays import Float64
@@ -31,6 +32,8 @@ def lower(model: Any, names: Sequence[str], takes_weight: bool) -> Learner:
     for label in [*model.class_counts, *model.gaussians]:
         if type(label) is not bool:
             raise Refused(f"it has learned a class {label!r}, True and False are expected")
+    if not _knows_classes_without_features():
+        raise Refused("this River's naive Bayes does not know a class that it has seen without features only")
     codes, head = np.zeros(kernels.CODES, dtype=np.int64), np.zeros((kernels.ROWS, len(names)))
     codes[kernels.COMPENSATED], codes[kernels.DDOF] = sums_are_compensated(), _ddof(model)
     for label in _CLASSES:
@@ -42,6 +45,14 @@ def lower(model: Any, names: Sequence[str], takes_weight: bool) -> Learner:
     scalars = np.array([*counts, next(iter(model.class_counts), False)], dtype=np.float64)
     order, numbers = np.zeros((2, len(names)), dtype=np.int64), np.zeros(0)
     return Learner(kernels.run_bayes, codes, numbers, head, scalars, order, nan_is_none=True)
+
+
+@functools.cache
+def _knows_classes_without_features() -> bool:
+    """River 0.23 does not."""
+    model = naive_bayes.GaussianNB()
+    model.learn_one({}, True)
+    return bool(model.predict_proba_one({}).get(True) == 1.0)
 
 
 def raise_into(model: Any, state: State, names: Sequence[str]) -> None:
