@@ -1,5 +1,6 @@
 # Every target sets up what it needs by itself; `make` alone lists them.
 PYTHON := .venv/bin/python
+PARALLEL := -n auto --dist loadfile
 FAST := not slow and not broker
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types docs test-fast test-lowest test-nightly bench format clean
@@ -14,7 +15,7 @@ demo: setup ## flights through Kafka, predictions, a summary: ends by itself
 	@.venv/bin/thalweg demo
 
 test: setup ## the whole suite
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(PARALLEL)
 
 check: lint types docs test-fast ## what to run before a commit
 
@@ -29,11 +30,11 @@ docs: setup ## the examples in the docstrings and in the documents
 	$(PYTHON) -m pytest --doctest-modules src/thalweg tests/test_docs.py
 
 test-fast: setup
-	$(PYTHON) -m pytest -m "$(FAST)"
+	$(PYTHON) -m pytest $(PARALLEL) -m "$(FAST)"
 
 test-lowest: ## the fast tests on the oldest supported versions
 	@bin/setup .venv-lowest constraints-lowest.txt
-	.venv-lowest/bin/python -m pytest -m "$(FAST)"
+	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "$(FAST)"
 
 test-nightly: setup ## the whole suite with many more random examples
 	$(PYTHON) -m pytest --hypothesis-profile=nightly
