@@ -1,6 +1,8 @@
 # Every target sets up what it needs by itself; `make` alone lists them.
 PYTHON := .venv/bin/python
 PARALLEL := -n auto --dist loadfile
+# Kernels of its own: two versions of Numba would compile each other's away.
+LOWEST := NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba
 FAST := not slow and not broker
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types docs test-fast test-lowest test-nightly bench format clean
@@ -33,8 +35,8 @@ test-fast: setup
 	$(PYTHON) -m pytest $(PARALLEL) -m "$(FAST)"
 
 test-lowest: ## the fast tests on the oldest supported versions
-	@bin/setup .venv-lowest constraints-lowest.txt
-	.venv-lowest/bin/python -m pytest $(PARALLEL) -m "$(FAST)"
+	@$(LOWEST) bin/setup .venv-lowest constraints-lowest.txt
+	$(LOWEST) .venv-lowest/bin/python -m pytest $(PARALLEL) -m "$(FAST)"
 
 test-nightly: setup ## the whole suite with many more random examples
 	$(PYTHON) -m pytest --hypothesis-profile=nightly
