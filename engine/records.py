@@ -106,10 +106,10 @@ class Records:
         """What was predicted for these rows, by the log that they stand in; ``first_time`` of the shard's rows."""
         blocks = []
         for log, rows in asked.selection.by_log().items():
-            table = self._table(log, asked.part(rows), vectors.take(rows), [a.take(rows) for a in answers], first_time)
-            own = asked.selection.take(rows)
-            headers = own.headers(self._definition.headers)
-            blocks.append(Block("predictions", log.partition, own.keys(), table, rows, headers))
+            own = asked.part(rows)
+            table = self._table(log, own, vectors.take(rows), [a.take(rows) for a in answers], first_time)
+            headers = own.selection.headers(self._definition.headers)
+            blocks.append(Block("predictions", log.partition, own.selection.keys(), table, rows, headers))
         return blocks
 
     def _table(self, log: Log, asked: Asked, vectors: Vectors, answers: Sequence[Answers], first_time: int) -> Table:

@@ -20,7 +20,8 @@ from thalweg.engine.features.expressions import Expr
 from thalweg.engine.features.gate import LATE, QUARANTINED, Gate, Passed
 from thalweg.engine.features.plan import Entering, Vectors
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
-from thalweg.engine.kernels.join import EVENT, EVENT_REJECT, LABEL, LABEL_REJECT, LEARN, PREDICT, REPORT, REVISE
+from thalweg.engine.kernels.join import EVENT, EVENT_REJECT, LABEL, LABEL_REJECT
+from thalweg.engine.kernels.steps import LEARN, PREDICT, REPORT, REVISE
 from thalweg.engine.learning.panel import Panel
 from thalweg.engine.reading import Reading, Selection, offsets_of
 from thalweg.engine.records import Asked, Block, Left, Records, dead_letter

@@ -13,15 +13,13 @@ from thalweg.engine.kernels.arrays import Bool, Int8, Int64
 from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.gate import FOLDED, LATE, NO_TIME
 from thalweg.engine.kernels.jit import inlined_part, kernel
+from thalweg.engine.kernels.steps import GIVE_UP, LEARN, PREDICT, REPORT, REVISE
 from thalweg.engine.kernels.windows import ENTER, REMOVE
 
 NONE = -1
 
 # What a message is.
 EVENT, EVENT_REJECT, LABEL, LABEL_REJECT = range(4)
-
-# What is to be done.
-PREDICT, LEARN, REVISE, GIVE_UP, REPORT = range(5)
 
 # What became of a prediction.
 WAITING, JOINED, TIMED_OUT, EVICTED = range(4)

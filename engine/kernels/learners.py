@@ -17,9 +17,6 @@ from thalweg.engine.kernels.arrays import Float64, Int8, Int64
 from thalweg.engine.kernels.jit import inlined, kernel
 from thalweg.engine.kernels.learners_powers import is_root_doubtful
 
-# What a step does.
-PREDICT, LEARN = range(2)
-
 # Scalers, and what their four rows of state hold: count, mean, variance, deviation; smallest, largest; largest size.
 STANDARD, CENTRE, MIN_MAX, MAX_ABS, NORM_1, NORM_2 = range(6)
 

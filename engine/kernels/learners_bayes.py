@@ -11,7 +11,8 @@ import math
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import inlined, kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, add, added, prepare, row_of
+from thalweg.engine.kernels.learners import Model, State, Steps, add, added, prepare, row_of
+from thalweg.engine.kernels.steps import LEARN
 
 # Model.codes: whether sums are compensated, and what a variance is divided by less than the count
 COMPENSATED, DDOF = range(2)

@@ -11,11 +11,12 @@ import math
 from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import inlined, kernel
-from thalweg.engine.kernels.learners import LEARN, Model, State, Steps, dot, meet, prepare, row_of, sigmoid
+from thalweg.engine.kernels.learners import Model, State, Steps, dot, meet, prepare, row_of, sigmoid
 from thalweg.engine.kernels.learners_optimizers import BETA_1, NESTEROV, SGD, WEIGHT, A, rate_at, step
 from thalweg.engine.kernels.learners_optimizers import NUMBERS as _OWN
 from thalweg.engine.kernels.learners_optimizers import ROWS as ROWS_OF_OPTIMIZER
 from thalweg.engine.kernels.learners_powers import square
+from thalweg.engine.kernels.steps import LEARN
 
 # Model.codes; OLD_PRODUCT: that of River before 0.26, which leaves out features without a weight, in another order
 LOSS, OPTIMIZER, RATE, INTERCEPT_RATE, OLD_PRODUCT, TAKES_WEIGHT, CORRECTS_BIAS = range(7)

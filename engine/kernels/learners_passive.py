@@ -11,7 +11,6 @@ from thalweg.engine.kernels.arrays import Float64, Int64
 from thalweg.engine.kernels.borrow import borrowed
 from thalweg.engine.kernels.jit import inlined, kernel
 from thalweg.engine.kernels.learners import (
-    LEARN,
     Model,
     State,
     Steps,
@@ -23,6 +22,7 @@ from thalweg.engine.kernels.learners import (
     sigmoid,
 )
 from thalweg.engine.kernels.learners_powers import square
+from thalweg.engine.kernels.steps import LEARN
 
 # Model.codes: a classifier (1) or a regressor (0); River's mode; whether sums are compensated
 CLASSIFIES, MODE, HAS_INTERCEPT, COMPENSATED = range(4)

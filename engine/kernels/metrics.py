@@ -21,11 +21,9 @@ import numpy.typing as npt
 
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
 from thalweg.engine.kernels.jit import kernel
+from thalweg.engine.kernels.steps import GIVE_UP, REVISE
 
 Int16 = npt.NDArray[np.int16]
-
-# What a step does: a prediction gets its first label, another label than the one that was counted, or none ever.
-LEARN, REVISE, GIVE_UP = range(3)
 
 # An entry: a label against its prediction. SIGN is 1 to take it in, -1 to take it back, 0 to close a bucket; SCORE
 # is NaN, RANK (the bin of the score) -1 and DECIDED -1 where there is none; FIRST and SECOND are the log loss and

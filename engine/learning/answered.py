@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from thalweg.engine.kernels.arrays import Float64, Int8, Int64
-from thalweg.engine.kernels.metrics import GIVE_UP, LEARN, REVISE
+from thalweg.engine.kernels.steps import GIVE_UP, LEARN, REVISE
 from thalweg.engine.learning.member import Label, Prediction
 
 __all__ = ["GIVE_UP", "LEARN", "REVISE", "Answered"]

@@ -19,8 +19,8 @@ class Words:
 
     >>> from thalweg.engine.schema import column_of
     >>> words = Words("str")
-    >>> words.encode(column_of("str", ["late", "early", "late"])).tolist(), words.label(1)
-    ([0, 1, 0], 'early')
+    >>> words.encode(column_of("str", ["late", "early", "late"])).tolist(), words.labels(np.array([1]))
+    ([0, 1, 0], ['early'])
     """
 
     def __init__(self, kind: LabelType) -> None:
@@ -41,10 +41,6 @@ class Words:
     def word(self, label: Label) -> int:
         """The word of one label."""
         return int(self.encode(column_of(self._kind, [label]))[0])
-
-    def label(self, word: int) -> Label:
-        """The label of a word."""
-        return self.labels(np.array([word]))[0]  # type: ignore[no-any-return]
 
     def labels(self, words: Int64, known: Bool | None = None) -> list[Any]:
         """The labels of n words, None where not ``known``."""

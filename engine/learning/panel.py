@@ -15,9 +15,8 @@ from thalweg.engine.decide import Steps
 from thalweg.engine.definition import Definition
 from thalweg.engine.drift.detectors import Alarm, ErrorMonitor
 from thalweg.engine.features.plan import Vectors
-from thalweg.engine.kernels import metrics as metrics_kernel
 from thalweg.engine.kernels.arrays import Bool, Float64, Int64
-from thalweg.engine.kernels.join import GIVE_UP, LEARN, PREDICT, REPORT, REVISE
+from thalweg.engine.kernels.steps import GIVE_UP, LEARN, PREDICT, REPORT, REVISE
 from thalweg.engine.learning.baselines import Baseline
 from thalweg.engine.learning.labels import Words
 from thalweg.engine.learning.metrics import Answered, measured
@@ -25,9 +24,6 @@ from thalweg.engine.learning.served import Served
 from thalweg.engine.learning.work import Answers, Work
 from thalweg.engine.snapshot import below, pack_json, unpack_json
 
-# What a step is called where it is measured.
-_MEASURED = np.zeros(REPORT + 1, dtype=np.int8)
-_MEASURED[[LEARN, REVISE, GIVE_UP]] = metrics_kernel.LEARN, metrics_kernel.REVISE, metrics_kernel.GIVE_UP
 _LOSS = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae", "anomaly": "log_loss"}
 
 
@@ -146,7 +142,7 @@ class Panel:
         for i, own in enumerate(self.measured):
             scores, decided = self._served.scores[i][steps.entries], self._served.decided[i][steps.entries]
             said = (labels, before, scores, decided, weights, weights_before, self._objects(i, steps))
-            own.update(Answered(_MEASURED[steps.kinds], steps.numbers, *said))
+            own.update(Answered(steps.kinds, steps.numbers, *said))
 
     def _objects(self, member: int, steps: Steps) -> list[Any] | None:
         """(label, the label before, prediction) of each step, for members whose labels may be anything."""

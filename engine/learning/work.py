@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from thalweg.engine.features.plan import Vectors
 from thalweg.engine.kernels.arrays import Bool, Float64, Int8, Int64
-from thalweg.engine.kernels.join import LEARN, PREDICT
+from thalweg.engine.kernels.steps import LEARN, PREDICT
 from thalweg.engine.learning.labels import Words
 from thalweg.engine.learning.member import Features, Label, Prediction, Task
 
